@@ -1,0 +1,48 @@
+"""What a caller may ask of a generation. Imports no torch, so that the command line can build one cheaply."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dgemma_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of one ``generate`` call. ``None`` means: as the checkpoint's generation_config.json says.
+
+    max_tokens: kept tokens at the most (not one canvas: several blocks follow one another).
+    seed: the same seed gives the same text on one machine; ``None`` draws one, told in the statistics.
+    steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start.
+    entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
+    drafts: whether a ``Denoised`` event is wanted for every step; without it nothing is copied off the device.
+    """
+
+    max_tokens: int = 2048
+    seed: int | None = None
+    steps: int | None = None
+    t_min: float | None = None
+    t_max: float | None = None
+    entropy_bound: float | None = None
+    stability: int | None = None
+    confidence: float | None = None
+    drafts: bool = True
+
+    def __post_init__(self) -> None:
+        def check(name: str, low: float, exclusive: bool = False) -> None:
+            value = getattr(self, name)
+            if value is None:
+                return
+            if not math.isfinite(value) or value < low or (exclusive and value == low):
+                bound = f"more than {low:g}" if exclusive else f"at least {low:g}"
+                raise UsageError(f"{name.replace('_', '-')} must be {bound}, not {value}.")
+
+        check("max_tokens", 1)
+        check("seed", 0)
+        check("steps", 1)
+        check("t_min", 0, exclusive=True)
+        check("t_max", 0, exclusive=True)
+        check("entropy_bound", 0, exclusive=True)
+        check("stability", 0)
+        check("confidence", 0, exclusive=True)

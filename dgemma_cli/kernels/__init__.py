@@ -1,0 +1,1 @@
+"""Heavy arithmetic: a reference in torch, and what is faster."""

@@ -1,0 +1,1 @@
+"""The network: one stack, run causally over text and bidirectionally over a canvas."""

@@ -1,0 +1,1 @@
+"""Pure functions on the logits of one canvas: schedule, acceptance, stopping."""

@@ -1,0 +1,1 @@
+"""Consumers of the event stream: live canvas, plain text, JSON."""

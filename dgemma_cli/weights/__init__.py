@@ -1,0 +1,1 @@
+"""From any published checkpoint format to the parameters of the model."""
