@@ -1,0 +1,106 @@
+"""DiffusionGemma: an encoder that fills the KV cache and a decoder that denoises a canvas, on one stack of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dgemma_cli.model.cache import KVCache, Memory
+from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.experts import MLP
+from dgemma_cli.model.norm import RMSNorm, rms_norm
+from dgemma_cli.model.stack import Stack
+
+_PREFILL_CHUNK = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
+
+
+class SelfConditioning(nn.Module):
+    """Mixes the previous step's soft embedding into the canvas's embeddings."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.eps = config.rms_norm_eps
+
+    def forward(self, embedded: Tensor, soft: Tensor | None) -> Tensor:
+        """embedded, soft: [B, C, hidden]; ``None`` is a first step. The last norm runs in either case."""
+        if soft is not None:
+            embedded = embedded + self.mlp(self.pre_norm(soft))
+        return rms_norm(embedded, None, self.eps)
+
+
+class Model(nn.Module):
+    """The network. ``encode``, ``denoise`` and ``soft_embedding`` serve one sequence; ``run_*`` and ``head`` serve
+    batches and are differentiable, for training.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.self_conditioning = SelfConditioning(config)
+        self.stack = Stack(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed_tokens.weight.dtype
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for one conversation."""
+        return KVCache(self.config, self.embed_tokens.weight)
+
+    @torch.inference_mode()
+    def encode(self, ids: Tensor, cache: KVCache) -> None:
+        """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""
+        for chunk in ids.to(self.device).split(_PREFILL_CHUNK):
+            new = chunk.shape[0]
+            cache.begin(new)
+            positions = torch.arange(cache.length, cache.length + new, device=self.device)
+            self.run_encoder(chunk[None], positions[None], cache)
+            cache.end(new)
+
+    @torch.inference_mode()
+    def denoise(self, canvas: Tensor, cache: KVCache, soft: Tensor | None) -> Tensor:
+        """One decoder pass. canvas: int64 [C]; soft: [C, hidden] of the step before, or None on the first.
+
+        Returns float32 logits [C, V], soft-capped, not divided by a temperature. The cache is only read.
+        """
+        positions = torch.arange(cache.length, cache.length + canvas.shape[0], device=self.device)
+        hidden = self.run_decoder(canvas[None], None if soft is None else soft[None], positions[None], cache)
+        return self.head(hidden[0])
+
+    @torch.inference_mode()
+    def soft_embedding(self, logits: Tensor) -> Tensor:
+        """softmax(logits) @ embedding * sqrt(hidden): [C, V] -> [C, hidden]. logits: already tempered."""
+        return self.expected_embedding(logits.softmax(dim=-1))
+
+    def expected_embedding(self, probabilities: Tensor) -> Tensor:
+        """The mean embedding under each position's distribution, scaled as embeddings are: [..., V] -> [..., hidden]."""
+        weight = self.embed_tokens.weight
+        return (probabilities.to(weight.dtype) @ weight) * self.config.hidden_size**0.5
+
+    def run_encoder(self, ids: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+        """Causal pass. ids, positions: int64 [B, T]. Returns [B, T, hidden], normed; the memory keeps K and V."""
+        return self.stack(self._embed(ids), positions, memory, "encode")  # type: ignore[no-any-return]
+
+    def run_decoder(self, canvas: Tensor, soft: Tensor | None, positions: Tensor, memory: Memory) -> Tensor:
+        """Bidirectional pass over canvases. canvas, positions: int64 [B, C]; soft: [B, C, hidden] or None.
+        Returns [B, C, hidden], normed.
+        """
+        embedded = self.self_conditioning(self._embed(canvas), soft)
+        return self.stack(embedded, positions, memory, "denoise")  # type: ignore[no-any-return]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Tied output head: [..., hidden] -> float32 logits [..., V], softly capped."""
+        cap = self.config.logit_softcap
+        logits = torch.nn.functional.linear(hidden, self.embed_tokens.weight).float()
+        return torch.tanh(logits / cap) * cap
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self.embed_tokens(ids)
+        return embedded * self.config.hidden_size**0.5
