@@ -1,4 +1,4 @@
-"""The heavy arithmetic in plain torch: right on every device, differentiable, and what faster kernels are tested against."""
+"""The heavy arithmetic in plain torch: right on every device, differentiable; faster kernels are tested against it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ def routed_experts(x: Tensor, weights: Tensor, experts: Tensor, gate_up: Tensor,
     """
     count, top_k = experts.shape
     order = experts.flatten().argsort(stable=True)
-    rows = x[order // top_k].split(torch.bincount(experts.flatten(), minlength=gate_up.shape[0]).tolist())
+    counts = torch.bincount(experts.flatten(), minlength=gate_up.shape[0]).tolist()
+    rows = torch.split(x[order // top_k], counts)
     outputs = [
-        F.linear(gated(F.linear(own, gate_up[expert])), down[expert])
-        for expert, own in enumerate(rows)
-        if len(own)
+        F.linear(gated(F.linear(own, gate_up[expert])), down[expert]) for expert, own in enumerate(rows) if len(own)
     ]
     # Back from expert order to token order, then a sum of fixed order: the same bits in every run.
     unsorted = torch.cat(outputs)[order.argsort()].view(count, top_k, -1)

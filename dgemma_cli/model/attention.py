@@ -40,7 +40,5 @@ class Attention(nn.Module):
         q = rotate(self.q_norm(q).transpose(1, 2), cos, sin)  # [B, heads, T, d]
         k = rotate(self.k_norm(k).transpose(1, 2), cos, sin)
         v = rms_norm(v, None, self.eps).transpose(1, 2)
-        attended = (
-            memory.encode(self.index, q, k, v) if run == "encode" else memory.denoise(self.index, q, k, v)
-        )
+        attended = memory.encode(self.index, q, k, v) if run == "encode" else memory.denoise(self.index, q, k, v)
         return self.o_proj(attended.transpose(1, 2).reshape(batch, length, heads * dim))  # type: ignore[no-any-return]

@@ -35,9 +35,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         # Without a mask the queries of a group are just more queries of one head: no keys are repeated.
         folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])
         return F.scaled_dot_product_attention(folded, k, v, scale=1.0).reshape(q.shape)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped
-    )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped)
 
 
 class _LayerCache:
@@ -103,9 +101,7 @@ class KVCache:
         self.length = 0
         self._window = config.sliding_window
         self._layers = [
-            _LayerCache(
-                layer, config.sliding_window if layer.sliding else None, config.canvas_length, 1, like
-            )
+            _LayerCache(layer, config.sliding_window if layer.sliding else None, config.canvas_length, 1, like)
             for layer in config.layers
         ]
         self._masks: dict[bool, Tensor | None] = {}

@@ -125,25 +125,19 @@ class _Section:
     def integer(self, key: str, default: Any = _MISSING) -> int:
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise CheckpointError(
-                f"config.json: {self.prefix}{key} must be a positive integer, not {value!r}."
-            )
+            raise CheckpointError(f"config.json: {self.prefix}{key} must be a positive integer, not {value!r}.")
         return value
 
     def number(self, key: str, default: float) -> float:
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise CheckpointError(
-                f"config.json: {self.prefix}{key} must be a positive number, not {value!r}."
-            )
+            raise CheckpointError(f"config.json: {self.prefix}{key} must be a positive number, not {value!r}.")
         return float(value)
 
     def refuse_unless(self, key: str, expected: object, default: object) -> None:
         value = self.values.get(key, default)
         if value != expected:
-            raise CheckpointError(
-                f"config.json: {self.prefix}{key} {value!r} is not supported, only {expected!r}."
-            )
+            raise CheckpointError(f"config.json: {self.prefix}{key} {value!r} is not supported, only {expected!r}.")
 
     def _get(self, key: str, default: Any) -> Any:
         value = self.values.get(key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,8 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._embedding_scale = math.sqrt(config.hidden_size)
+        self.skipped = 0  # tensors of the checkpoint left on disk: the vision tower
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.self_conditioning = SelfConditioning(config)
         self.stack = Stack(config)
@@ -57,7 +61,7 @@ class Model(nn.Module):
     @torch.inference_mode()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""
-        for chunk in ids.to(self.device).split(_PREFILL_CHUNK):
+        for chunk in torch.split(ids.to(self.device), _PREFILL_CHUNK):
             new = chunk.shape[0]
             cache.begin(new)
             positions = torch.arange(cache.length, cache.length + new, device=self.device)
@@ -80,9 +84,9 @@ class Model(nn.Module):
         return self.expected_embedding(logits.softmax(dim=-1))
 
     def expected_embedding(self, probabilities: Tensor) -> Tensor:
-        """The mean embedding under each position's distribution, scaled as embeddings are: [..., V] -> [..., hidden]."""
-        weight = self.embed_tokens.weight
-        return (probabilities.to(weight.dtype) @ weight) * self.config.hidden_size**0.5
+        """The mean embedding under each distribution, scaled as embeddings are: [..., V] -> [..., hidden]."""
+        weight: Tensor = self.embed_tokens.weight
+        return (probabilities.to(weight.dtype) @ weight) * self._embedding_scale
 
     def run_encoder(self, ids: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """Causal pass. ids, positions: int64 [B, T]. Returns [B, T, hidden], normed; the memory keeps K and V."""
@@ -103,4 +107,4 @@ class Model(nn.Module):
 
     def _embed(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(ids)
-        return embedded * self.config.hidden_size**0.5
+        return embedded * self._embedding_scale
