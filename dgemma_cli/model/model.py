@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.defaults import GenerationDefaults
 from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
@@ -41,6 +42,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self._embedding_scale = math.sqrt(config.hidden_size)
+        self.defaults = GenerationDefaults()
         self.skipped = 0  # tensors of the checkpoint left on disk: the vision tower
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.self_conditioning = SelfConditioning(config)
@@ -58,7 +60,7 @@ class Model(nn.Module):
         """An empty cache for one conversation."""
         return KVCache(self.config, self.embed_tokens.weight)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""
         for chunk in torch.split(ids.to(self.device), _PREFILL_CHUNK):
@@ -68,7 +70,7 @@ class Model(nn.Module):
             self.run_encoder(chunk[None], positions[None], cache)
             cache.end(new)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def denoise(self, canvas: Tensor, cache: KVCache, soft: Tensor | None) -> Tensor:
         """One decoder pass. canvas: int64 [C]; soft: [C, hidden] of the step before, or None on the first.
 
@@ -78,7 +80,7 @@ class Model(nn.Module):
         hidden = self.run_decoder(canvas[None], None if soft is None else soft[None], positions[None], cache)
         return self.head(hidden[0])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def soft_embedding(self, logits: Tensor) -> Tensor:
         """softmax(logits) @ embedding * sqrt(hidden): [C, V] -> [C, hidden]. logits: already tempered."""
         return self.expected_embedding(logits.softmax(dim=-1))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.model.config import ModelConfig, read_json
+from dgemma_cli.model.defaults import GenerationDefaults
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.layout import EMBEDDING, TIED_HEAD, VISION_PREFIXES, Slot, slots
 from dgemma_cli.weights.shards import Stored, read_folder
@@ -41,6 +42,7 @@ def load_model(folder: Path, device: str, dtype: str, progress: Progress | None 
         model = Model(config)
     model = model.to(DTYPES[dtype]).to_empty(device=device).requires_grad_(False).eval()
     model.skipped = skipped
+    model.defaults = GenerationDefaults.from_folder(folder)
     _fill(model, plan, stored, progress)
     return model
 

@@ -46,6 +46,7 @@ class Shape:
     canvas: int = 16
     vocab: int = 211
     zero_padded_keys: bool = True
+    sharpness: float = 1.0  # of the tied head: with large ones a canvas settles before the cap
     seed: int = 0
 
     def but(self, **changes: object) -> Shape:
@@ -96,7 +97,7 @@ def network(shape: Shape) -> transformers.DiffusionGemmaForBlockDiffusion:
             elif name.endswith(("norm.weight", "_1.weight", "_2.weight", "scale", "layer_scalar")):
                 tensor.copy_(near(tensor.shape, 1.0, 0.2))
             elif "embed_tokens" in name or "lm_head" in name:
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * shape.hidden**-0.5)
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * shape.sharpness * shape.hidden**-0.5)
             else:
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor.shape[-1] ** -0.5)
     model.tie_weights()
@@ -115,3 +116,15 @@ def save(model: transformers.DiffusionGemmaForBlockDiffusion, shape: Shape, fold
         parsed["text_config"]["num_global_key_value_heads"] = shape.full_kv_heads
         file.write_text(json.dumps(parsed))
     return folder
+
+
+def no_eos(defaults: object) -> object:
+    """The same sampler settings with an EOS that never comes."""
+    return replace(defaults, eos_ids=frozenset())  # type: ignore[type-var]
+
+
+def reload_in_float64(folder: Path) -> transformers.DiffusionGemmaForBlockDiffusion:
+    """The checkpoint of ``folder`` as transformers loads it, computed in float64."""
+    loaded = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.float64)
+    loaded.set_experts_implementation("eager")
+    return loaded.eval()

@@ -1,0 +1,187 @@
+"""The loop over canvases: encode, denoise until stable, commit, again until an EOS. Yields events, prints nothing."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgemma_cli.engine.events import (
+    BlockCommitted,
+    BlockStarted,
+    Denoised,
+    Event,
+    Finished,
+    PromptEncoded,
+    Statistics,
+    StopReason,
+)
+from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.sampler import Sampler
+from dgemma_cli.errors import UsageError
+from dgemma_cli.model.cache import KVCache
+from dgemma_cli.model.model import Model
+from dgemma_cli.sampling.draws import Draws, SeededDraws
+from dgemma_cli.sampling.statistics import predict
+
+
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """A denoised canvas, before it is cut."""
+
+    draft: Tensor  # int64 [C]
+    previous: Tensor | None  # the draft one step earlier
+    steps: int
+    converged: bool
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts over the blocks of one generation."""
+
+    tokens: int = 0
+    valid: int = 0
+    blocks: int = 0
+    steps: int = 0
+    weighted_steps: int = 0
+    converged: bool = True
+
+    def add(self, kept: int, valid: int, steps: int, converged: bool) -> None:
+        self.tokens += kept
+        self.valid += valid
+        self.blocks += 1
+        self.steps += steps
+        self.weighted_steps += steps * valid
+        self.converged = self.converged and converged
+
+
+def generate(
+    model: Model,
+    ids: Sequence[int],
+    options: Options | None = None,
+    cache: KVCache | None = None,
+    draws: Draws | None = None,
+) -> Iterator[Event]:
+    """Write a reply to the prompt ``ids`` (int token ids, the whole of it).
+
+    cache: holds the first ``cache.length`` of ``ids`` already, and is extended; the last block is not encoded.
+    draws: replaces the seeded randomness. Raises UsageError for an empty prompt or one that leaves no room for a
+    canvas in the context.
+    """
+    options = options or Options()
+    sampler = Sampler.resolve(options, model.defaults)
+    cache = model.new_cache() if cache is None else cache
+    canvas_length, context = model.config.canvas_length, model.config.max_context
+    if len(ids) <= cache.length:
+        raise UsageError("The prompt is empty." if not ids else "The prompt holds nothing beyond the cache.")
+    if len(ids) + canvas_length > context:
+        raise UsageError(
+            f"The prompt has {len(ids):,} tokens; with a canvas of {canvas_length} the context of {context:,} is full.",
+            "Shorten the prompt.",
+        )
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    if draws is None:
+        draws = SeededDraws(seed, canvas_length, model.config.vocab_size, model.device)
+
+    started = time.perf_counter()
+    cached = cache.length
+    model.encode(torch.tensor(ids[cached:], dtype=torch.int64), cache)
+    _wait(model)
+    prefill = time.perf_counter() - started
+    yield PromptEncoded(len(ids), cached, prefill)
+
+    tally = _Tally()
+    first_block = 0.0
+    reason: StopReason | None = None
+    while reason is None:
+        block = tally.blocks
+        yield BlockStarted(block, canvas_length, sampler.steps)
+        canvas = yield from _denoise(model, cache, sampler, draws, block, options.drafts)
+        draft = canvas.draft.tolist()
+        kept, reason = _cut(draft, model.defaults.eos_ids, options.max_tokens - tally.tokens)
+        ended = reason == "eos"
+        tally.add(len(kept), len(kept) + ended, canvas.steps, canvas.converged)
+        if reason is None and cache.length + 2 * canvas_length > context:
+            reason = "context"
+        first_block = first_block or time.perf_counter() - started
+        yield BlockCommitted(block, tuple(kept), canvas.steps, canvas.converged, _settled(canvas, len(kept)))
+        if reason is None:
+            model.encode(canvas.draft, cache)
+    yield Finished(
+        reason,
+        Statistics(
+            prompt_tokens=len(ids),
+            cached_tokens=cached,
+            tokens=tally.tokens,
+            valid_tokens=tally.valid,
+            blocks=tally.blocks,
+            steps=tally.steps,
+            converged=tally.converged,
+            effective_steps=tally.weighted_steps / max(1, tally.valid),
+            prefill_seconds=prefill,
+            first_block_seconds=first_block,
+            seconds=time.perf_counter() - started,
+            seed=seed,
+        ),
+    )
+
+
+def _denoise(
+    model: Model, cache: KVCache, sampler: Sampler, draws: Draws, block: int, report: bool
+) -> Generator[Event, None, _Canvas]:
+    """Denoise one canvas, yielding a Denoised event a step if asked."""
+    canvas = draws.noise()
+    soft: Tensor | None = None
+    drafts: list[Tensor] = []
+    for step in range(1, sampler.steps + 1):
+        logits = model.denoise(canvas, cache, soft)  # [C, V]
+        probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(sampler.steps - step + 1))
+        accepted = sampler.acceptance.accept(entropy)
+        canvas = torch.where(accepted, draws.pick(probabilities), draws.noise())
+        stop = sampler.stopping.stop(draft, drafts, entropy)
+        previous = drafts[-1] if drafts else None
+        drafts.append(draft)
+        if report:
+            yield _event(block, step, draft, accepted, entropy, previous)
+        if stop or step == sampler.steps:
+            return _Canvas(draft, previous, step, stop)
+        soft = model.expected_embedding(probabilities)
+    raise AssertionError("a canvas takes at least one step")
+
+
+def _event(
+    block: int, step: int, draft: Tensor, accepted: Tensor, entropy: Tensor, previous: Tensor | None
+) -> Denoised:
+    changed = torch.ones_like(accepted) if previous is None else draft != previous
+    return Denoised(
+        block=block,
+        step=step,
+        canvas=tuple(draft.tolist()),
+        accepted=tuple(accepted.tolist()),
+        entropy=tuple(entropy.tolist()),
+        changed=tuple(changed.tolist()),
+    )
+
+
+def _cut(draft: list[int], eos_ids: frozenset[int], room: int) -> tuple[list[int], StopReason | None]:
+    """The ids before the first EOS, ``room`` at the most, and why the reply ends here, if it does."""
+    end = next((index for index, token in enumerate(draft) if token in eos_ids), None)
+    if end is not None and end <= room:
+        return draft[:end], "eos"
+    return draft[:room], "length" if len(draft) >= room else None
+
+
+def _settled(canvas: _Canvas, kept: int) -> int:
+    if canvas.previous is None:
+        return 0
+    return int((canvas.draft[:kept] == canvas.previous[:kept]).sum())
+
+
+def _wait(model: Model) -> None:
+    """Let the device finish, so that a time read next is true."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
