@@ -118,7 +118,7 @@ class Tokenizer:
         pieces = [""] * len(ids)
         run: list[int] = []  # places in ids of tokens that only make text together
         for place, i in enumerate(ids):
-            if i in self._control_ids:
+            if i in self._control_ids or self._inner.id_to_token(i) is None:
                 continue
             whole = self._whole(i)
             if whole is None:
@@ -133,8 +133,7 @@ class Tokenizer:
     def _whole(self, i: int) -> str | None:
         """The text of a token that stands for whole characters; None if its neighbours have a say in it."""
         if i not in self._pieces:
-            name = self._inner.id_to_token(i)
-            part = name is not None and _BYTE.fullmatch(name)
+            part = _BYTE.fullmatch(self._inner.id_to_token(i) or "")
             self._pieces[i] = "\ufffd" if part else self._inner.decode([i], skip_special_tokens=False)
         piece = self._pieces[i]
         return None if "\ufffd" in piece else piece
