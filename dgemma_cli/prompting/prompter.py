@@ -10,7 +10,7 @@ from typing import Any
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.prompting import reply
 from dgemma_cli.prompting.conversation import Message
-from dgemma_cli.prompting.reply import Reply
+from dgemma_cli.prompting.reply import CHANNEL, CHANNEL_END, Reply
 from dgemma_cli.prompting.template import HINT, Template
 from dgemma_cli.prompting.tokenizer import RESTORE, Tokenizer
 
@@ -90,6 +90,11 @@ class Prompter:
     def reply(self, ids: Sequence[int], prompt: Sequence[int] = ()) -> Reply:
         """Thinking and answer apart. prompt: what ``encode`` gave, for templates that open a thought themselves."""
         return reply.parse(self._tokenizer, ids, prompt)
+
+    @property
+    def thought_ids(self) -> tuple[int | None, int | None]:
+        """Ids that begin and end a thought; None where the tokenizer has none."""
+        return self._tokenizer.control_id(CHANNEL), self._tokenizer.control_id(CHANNEL_END)
 
     def _mark(self, text: str, marker: str) -> str:
         """``text`` with a marker behind the first character of every place that spells a control token."""

@@ -1,0 +1,123 @@
+"""The ``dgemma`` command: runs it and turns whatever goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from dgemma_cli.errors import DgemmaError, DiskError, OutOfMemory
+from dgemma_cli.terminal.environment import Environment, OutputClosed
+from dgemma_cli.terminal.interrupts import INTERRUPTS, Interrupted
+
+_CLOSED_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``dgemma`` with the process's arguments, or these. Returns the exit code; errors are on standard error."""
+    INTERRUPTS.install()
+    environment = Environment.current()
+    if not debugging():
+        warnings.simplefilter("ignore")  # of libraries, to their developers
+    try:
+        code = _run(arguments)
+        _flush()
+        return code
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    except OutputClosed:
+        _silence()
+        return _CLOSED_PIPE
+    except Exception as error:
+        if INTERRUPTS.received is not None:  # a library turned the interrupt into an error of its own
+            return 128 + INTERRUPTS.received
+        if debugging():
+            raise
+        return report(error, environment)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    from dgemma_cli.commands.app import app
+
+    try:
+        returned = app(args=arguments, prog_name="dgemma", standalone_mode=False)
+    except SystemExit as leave:  # Typer's answer to a closed pipe
+        _silence()
+        return leave.code if isinstance(leave.code, int) else 1
+    if INTERRUPTS.received is not None:  # Typer knows of one exit code for interrupts only
+        return 128 + INTERRUPTS.received
+    return returned if isinstance(returned, int) else 0
+
+
+def report(error: Exception, environment: Environment) -> int:
+    """Print ``error`` as a line and a hint on standard error. Returns its exit code."""
+    found = _explained(error)
+    label = "\x1b[1;31merror:\x1b[0m" if environment.color() else "error:"
+    environment.say(f"{label} {found.message}")
+    for line in found.hint.splitlines():
+        environment.say(f"  {line}")
+    if isinstance(error, OSError):
+        _silence()
+    return found.exit_code
+
+
+def _explained(error: Exception) -> DgemmaError:
+    from typer.exceptions import TyperException
+
+    if isinstance(error, DgemmaError):
+        return error
+    if isinstance(error, TyperException):
+        return _usage(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemory("The memory is exhausted.", "Use a smaller model, a shorter prompt, or another --device.")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DiskError(f"No space is left on the device{f' of {error.filename}' if error.filename else ''}.")
+    kind = type(error).__name__
+    return DgemmaError(
+        f"unexpected failure: {kind}: {' '.join(str(error).split())}",
+        "Run it again with --debug to see where it happened.",
+    )
+
+
+def _usage(error: Exception) -> DgemmaError:
+    """Typer's complaint about the command line, in our form."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "dgemma"
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    found = DgemmaError(message, f"See: {command} --help")
+    found.exit_code = getattr(error, "exit_code", 2)
+    return found
+
+
+def _flush() -> None:
+    """Let a full disk or a closed pipe behind standard output be known while it can still be told."""
+    if sys.stdout is None or sys.stdout.closed:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except OSError as error:
+        raise DiskError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
+def _silence() -> None:
+    """Point standard output nowhere, so that Python's last flush finds nothing to complain of."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def debugging() -> bool:
+    """``--debug`` was given, or DGEMMA_DEBUG is set."""
+    return os.environ.get("DGEMMA_DEBUG", "0") not in ("", "0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

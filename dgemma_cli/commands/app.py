@@ -1,0 +1,48 @@
+"""``dgemma``: the commands, put together."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from dgemma_cli import __version__
+from dgemma_cli.commands.run import run
+
+app = typer.Typer(
+    name="dgemma",
+    help="Run DiffusionGemma on your own machine and watch text crystallise.",
+    epilog='Try it without a download: dgemma run -m nano "What is the capital of France?"',
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dgemma {__version__}")
+        raise typer.Exit
+
+
+def _debug(wanted: bool) -> None:
+    if wanted:
+        os.environ["DGEMMA_DEBUG"] = "1"
+
+
+@app.callback()
+def dgemma(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", callback=_debug, is_eager=True, help="Show where an error happened (DGEMMA_DEBUG=1)."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run")(run)

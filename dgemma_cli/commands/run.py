@@ -1,0 +1,185 @@
+"""``dgemma run``: the options of one prompt and one answer, and which of them contradict each other."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgemma_cli.commands.one_shot import Request, perform
+from dgemma_cli.commands.prompt import read_prompt
+from dgemma_cli.engine.options import Options
+from dgemma_cli.errors import UsageError
+from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.terminal.palette import ColorBy
+
+
+class Dtype(StrEnum):
+    """Number formats of the weights."""
+
+    AUTO = "auto"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class Coloring(StrEnum):
+    """What a position's colour tells."""
+
+    STATE = "state"
+    ENTROPY = "entropy"
+
+
+def run(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="What to answer. Piped input comes before it, a blank line between; - is the input alone.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", envvar="DGEMMA_MODEL", help="A model's name, a Hugging Face id, or a folder."),
+    ] = "nano",
+    system: Annotated[
+        str | None, typer.Option("-s", "--system", help="System prompt: how to answer.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--max-tokens", metavar="N", help="Kept tokens at the most.")
+    ] = Options().max_tokens,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default="random"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help="Most denoising steps a block.", show_default="the model's"),
+    ] = None,
+    think: Annotated[bool, typer.Option("--think", help="Let the model think before it answers.")] = False,
+    device: Annotated[
+        str, typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+    ] = "auto",
+    dtype: Annotated[
+        Dtype,
+        typer.Option("--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16."),
+    ] = Dtype.AUTO,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text and figures.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a JSON line.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output."),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Keep every step in FILE."),
+    ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option("--live/--no-live", help="Show the canvas while it settles.", show_default="on a terminal"),
+    ] = None,
+    slow: Annotated[
+        int | None, typer.Option("--slow", metavar="MS", help="Hold each step for MS milliseconds.")
+    ] = None,
+    color_by: Annotated[
+        Coloring | None,
+        typer.Option("--color-by", help="What colours tell in the live view.", show_default="state"),
+    ] = None,
+    show_thinking: Annotated[
+        bool, typer.Option("--show-thinking", help="Show thoughts in full, on standard error.")
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Render the answer as markdown (terminal only).")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print a line of figures after the answer.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR=1).")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing but the answer and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell which files and device are used.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened (DGEMMA_DEBUG=1).")] = False,
+) -> None:
+    """Answer one prompt.
+
+    The answer goes to standard output, everything else to standard error.
+    """
+    if debug:
+        os.environ["DGEMMA_DEBUG"] = "1"
+    environment = Environment.current()
+    _refuse_both(("--json", json), ("--jsonl", jsonl))
+    _refuse_both(("--quiet", quiet), ("--verbose", verbose))
+    _refuse_both(("--quiet", quiet), ("--stats", stats))
+    _refuse_both(("--quiet", quiet), ("--show-thinking", show_thinking))
+    wants_live = _live(live, environment, quiet, json_lines=jsonl and output is None)
+    color = environment.color(no_color)
+    if color_by is not None and not wants_live:
+        raise UsageError("--color-by colours the live view, which is off here.")
+    if color_by is Coloring.ENTROPY and not color:
+        raise UsageError("--color-by entropy needs colours, which are off (--no-color or NO_COLOR).")
+    if slow is not None and slow < 0:
+        raise UsageError(f"slow must be at least 0, not {slow}.")
+    if slow is not None and not (wants_live or jsonl or record):
+        raise UsageError(
+            "--slow holds steps, but nothing shows or keeps them here.", "Add --live, --jsonl or --record."
+        )
+    if markdown and (json or jsonl or output is not None or not environment.stdout_is_terminal):
+        raise UsageError("--markdown is for an answer on a terminal.", "Leave it out: the answer is markdown already.")
+    if show_thinking and (json or jsonl) and not wants_live:
+        raise UsageError("--show-thinking has nothing to show: JSON holds the thinking already.")
+    options = Options(
+        max_tokens=max_tokens,
+        seed=seed,
+        steps=steps,
+        drafts=wants_live or jsonl or stats or record is not None,
+    )
+    perform(
+        Request(
+            prompt=read_prompt(prompt or [], environment),
+            system=system,
+            model=model,
+            device=device,
+            dtype=dtype.value,
+            thinking=think,
+            options=options,
+            format="json" if json else "jsonl" if jsonl else "text",
+            output=output,
+            record=record,
+            live=wants_live,
+            show_thinking=show_thinking,
+            markdown=markdown,
+            stats=stats,
+            color=color,
+            color_by=_BY[color_by],
+            slow=(slow or 0) / 1000,
+            quiet=quiet,
+            verbose=verbose,
+        ),
+        environment,
+    )
+
+
+_BY: dict[Coloring | None, ColorBy] = {None: "state", Coloring.STATE: "state", Coloring.ENTROPY: "entropy"}
+
+
+def _refuse_both(*flags: tuple[str, bool]) -> None:
+    if all(given for _, given in flags):
+        raise UsageError(" and ".join(name for name, _ in flags) + " contradict each other.")
+
+
+def _live(flag: bool | None, environment: Environment, quiet: bool, json_lines: bool) -> bool:
+    """Whether to draw. Left open: on a terminal, unless the answer goes into a pipe, whose reader (``less``, ``tee``)
+    may write on the same screen.
+    """
+    busy = json_lines and environment.stdout_is_terminal  # lines and a live view do not share a screen
+    if not flag:
+        wanted = flag is None and not quiet and not busy and not environment.stdout_is_pipe
+        return wanted and environment.stderr_is_terminal and not environment.dumb
+    if not environment.stderr_is_terminal:
+        raise UsageError("--live draws on standard error, which is no terminal here.")
+    if environment.dumb:
+        raise UsageError("--live cannot draw on this terminal (TERM is dumb or not set).")
+    if busy:
+        raise UsageError("--live and --jsonl cannot share the terminal.", "Redirect the lines: --jsonl -o FILE")
+    _refuse_both(("--live", True), ("--quiet", quiet))
+    return True

@@ -1,0 +1,100 @@
+"""What happened, in text: the engine's events as people and programs read them, without token ids.
+
+A Narrator makes these values from events; the live view, the JSON lines, recordings and their exports consume them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The run that follows. prompt and system are the user's words."""
+
+    model: str
+    device: str
+    dtype: str
+    prompt: str
+    system: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The prompt is encoded. tokens: its length; cached: how many of them were known already."""
+
+    tokens: int
+    cached: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fresh canvas of noise: its index, its positions, and its most steps."""
+
+    block: int
+    length: int
+    cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One denoising step. The tuples have an entry for each position of the canvas.
+
+    draft: the text each position would add now. accepted, changed, entropy (nats): as in the engine's event.
+    thought: the position belongs to a thought, not to the answer. end: positions before the draft's first end token.
+    """
+
+    block: int
+    step: int
+    draft: tuple[str, ...]
+    accepted: tuple[bool, ...]
+    changed: tuple[bool, ...]
+    entropy: tuple[float, ...]
+    thought: tuple[bool, ...]
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A finished block. text and thinking: what is certain now and was not before; both may be empty.
+
+    Text that the next block may still change (space at the end, half a character) comes with a later entry.
+    """
+
+    block: int
+    text: str
+    thinking: str
+    tokens: int
+    steps: int
+    converged: bool
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end, with all text and all figures (the engine's definitions). rest: the part of ``text`` that no Commit
+    brought. thought_closed: False if the reply ended within a thought.
+    """
+
+    text: str
+    thinking: str
+    rest: str
+    thought_closed: bool
+    prompt_tokens: int
+    tokens: int
+    blocks: int
+    steps: int
+    tokens_per_forward: float
+    effective_steps: float
+    converged: bool
+    prefill_seconds: float
+    first_block_seconds: float
+    seconds: float
+    tokens_per_second: float
+    stop_reason: str
+    seed: int
+
+
+Entry: TypeAlias = Start | Prompt | Block | Step | Commit | Finish
