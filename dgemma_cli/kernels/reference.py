@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,19 +24,21 @@ def route(scores: Tensor, top_k: int, per_expert_scale: Tensor) -> tuple[Tensor,
     return weights * per_expert_scale.float()[experts], experts
 
 
-def routed_experts(x: Tensor, weights: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """The mixture of experts: sum over a token's experts of weight * down(gelu(gate) * up).
+def routed_experts(
+    x: Tensor, weights: Tensor, experts: Tensor, count: int, run: Callable[[int, Tensor], Tensor]
+) -> Tensor:
+    """The mixture of experts: for each token the sum over its experts of weight * expert(token).
 
-    x: [N, hidden]; weights, experts: [N, k]; gate_up: [E, 2 I, hidden]; down: [E, hidden, I]. Returns [N, hidden].
-    Each expert runs once, over all of its tokens; the host reads how many these are.
+    x: [N, hidden]; weights, experts: [N, k]; count: how many experts there are; run(expert, rows): one expert's output
+    for its rows, [n, hidden] -> [n, hidden]. Returns [N, hidden]. Each expert runs once, over all of its tokens; the
+    host reads how many these are.
     """
-    count, top_k = experts.shape
-    order = experts.flatten().argsort(stable=True)
-    counts = torch.bincount(experts.flatten(), minlength=gate_up.shape[0]).tolist()
-    rows = torch.split(x[order // top_k], counts)
-    outputs = [
-        F.linear(gated(F.linear(own, gate_up[expert])), down[expert]) for expert, own in enumerate(rows) if len(own)
-    ]
+    tokens, top_k = experts.shape
+    flat = experts.flatten()
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat, minlength=count).tolist()
+    groups = torch.split(x.index_select(0, order // top_k), counts)
+    outputs = [run(expert, rows) for expert, rows in enumerate(groups) if len(rows)]
     # Back from expert order to token order, then a sum of fixed order: the same bits in every run.
-    unsorted = torch.cat(outputs)[order.argsort()].view(count, top_k, -1)
+    unsorted = torch.cat(outputs).index_select(0, order.argsort()).view(tokens, top_k, -1)
     return torch.einsum("nkh,nk->nh", unsorted, weights.to(unsorted.dtype))

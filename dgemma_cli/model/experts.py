@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgemma_cli.kernels.reference import gated, route, routed_experts
@@ -54,4 +55,7 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
-        return routed_experts(x, weights, experts, self.gate_up_proj, self.down_proj)
+        return routed_experts(x, weights, experts, self.gate_up_proj.shape[0], self._run)
+
+    def _run(self, expert: int, rows: Tensor) -> Tensor:
+        return F.linear(gated(F.linear(rows, self.gate_up_proj[expert])), self.down_proj[expert])
