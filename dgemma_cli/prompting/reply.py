@@ -39,7 +39,7 @@ def parse(tokenizer: Tokenizer, ids: Sequence[int], prompt: Sequence[int] = ()) 
     thoughts: list[str] = []
     answer: list[int] = []
     part: list[int] = []  # of the channel or the answer that is being read
-    thinking = seen = False
+    thinking = ended = False  # within a channel; past the end of one
 
     def finish() -> None:
         if thinking:
@@ -54,11 +54,11 @@ def parse(tokenizer: Tokenizer, ids: Sequence[int], prompt: Sequence[int] = ()) 
             break
         if i == begin:
             finish()
-            thinking = seen = True
+            thinking = True
         elif i == end:
-            thinking = thinking or not seen
+            thinking = thinking or not ended
             finish()
-            thinking, seen = False, True
+            thinking, ended = False, True
         else:
             part.append(i)
     finish()

@@ -108,7 +108,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, control tokens and unknown ids left out. Bytes that are no UTF-8 come as U+FFFD."""
         kept = [i for i in ids if i not in self._control_ids]
-        return str(self._inner.decode(kept, skip_special_tokens=False))
+        return str(self._inner.decode(kept))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """For each id what it adds to the text, so that the pieces joined are ``decode(ids)``.
@@ -134,7 +134,7 @@ class Tokenizer:
         """The text of a token that stands for whole characters; None if its neighbours have a say in it."""
         if i not in self._pieces:
             part = _BYTE.fullmatch(self._inner.id_to_token(i) or "")
-            self._pieces[i] = "\ufffd" if part else self._inner.decode([i], skip_special_tokens=False)
+            self._pieces[i] = "\ufffd" if part else self._inner.decode([i])
         piece = self._pieces[i]
         return None if "\ufffd" in piece else piece
 
@@ -144,8 +144,8 @@ class Tokenizer:
         text = self.decode(tokens)
         told = 0
         for count, place in enumerate(run, 1):
-            sure = _common(self.decode(tokens[:count]), text) if count < len(run) else len(text)
-            pieces[place] = text[told : max(told, sure)]
+            sure = _common(self.decode(tokens[:count]), text)
+            pieces[place] = text[told:sure]
             told = max(told, sure)
 
 

@@ -125,14 +125,14 @@ def test_bad_messages(prompter: Prompter) -> None:
 
 
 def test_names_of_tokens_come_from_the_checkpoint(folder: Path) -> None:
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}|{{ boi_token }}|{{ eos_token }}|{{ add_bos_token }}")
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}|{{ boi_token }}|{{ eos_token }}|{{ padding_side }}")
     untouched = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def text() -> str:
         return spelt(untouched, Prompter.load(folder).encode([Message("user", "a")]))
 
     assert text() == "<bos>||<eos>|"
-    config = {"bos_token": {"content": "<|image|>"}, "boi_token": "<mask>", "add_bos_token": True}
+    config = {"bos_token": {"content": "<|image|>"}, "boi_token": "<mask>", "padding_side": "left"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert text() == "<|image|>|<mask>|<eos>|"
 

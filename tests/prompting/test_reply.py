@@ -45,8 +45,11 @@ def ids_of(tokenizer: Tokenizer, markup: str) -> list[int]:
         # The first token is lost: the rest is no answer.
         ("thought\n<channel|>the answer", "", "the answer"),
         ("thought\nLet me see.<channel|>the answer", "Let me see.", "the answer"),
+        ("Let me\nsee it.<channel|>the answer", "Let me\nsee it.", "the answer"),
+        ("<|channel>thought\n<channel|>one, <|channel>thought\nx y<channel|>two", "x y", "one, two"),
         # A stray end after a channel means nothing.
         ("<|channel>thought\nx y<channel|>the <channel|>answer", "x y", "the answer"),
+        ("x y<channel|>the <channel|>answer", "x y", "the answer"),
         # Other control tokens are left out.
         ("the<unused0> <mask>answer", "", "the answer"),
         ("  indented\nanswer \n", "", "  indented\nanswer"),

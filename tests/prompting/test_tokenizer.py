@@ -43,6 +43,14 @@ def test_half_a_pair_of_tags_is_a_placeholder(small: dict[str, Any]) -> None:
     assert made(small).control_id("<td>") is not None
 
 
+def test_what_is_marked_special_is_control_whatever_it_looks_like(small: dict[str, Any]) -> None:
+    for token in small["added_tokens"]:
+        token["special"] |= token["content"] == "<td>"
+    tokenizer = made(small)
+    assert tokenizer.control_id("<td>") is not None
+    assert tokenizer.control_id("</td>") is None
+
+
 @given(mixed_text)
 def test_text_never_becomes_a_control_token_and_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
@@ -75,6 +83,24 @@ def test_split_takes_the_first_and_longest(tokenizer: Tokenizer) -> None:
     assert list(tokenizer.split("")) == []
 
 
+def test_split_prefers_the_longer_of_two_at_one_place(small: dict[str, Any]) -> None:
+    small["added_tokens"][3]["content"] = "<|turn>>"
+    small["model"]["vocab"]["<|turn>>"] = small["model"]["vocab"].pop("<unk>")
+    small["model"]["unk_token"] = None
+    assert list(made(small).split("<|turn>><|turn>")) == [3, 4]
+
+
+def test_nothing_is_added_at_the_ends(small: dict[str, Any]) -> None:
+    bos = {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}
+    small["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<bos>": bos},
+    }
+    assert made(small).encode("the") == [small["model"]["vocab"]["the"]]
+
+
 def test_decode_leaves_out_control_and_unknown_ids(tokenizer: Tokenizer) -> None:
     the, mask = tokenizer.encode("the"), tokenizer.control_id("<mask>")
     assert mask is not None
@@ -94,6 +120,7 @@ def test_the_last_byte_carries_the_character(tokenizer: Tokenizer, small: dict[s
     image = tokenizer.control_id("<|image|>")
     assert image is not None
     assert tokenizer.pieces([euro[0], image, *euro[1:]]) == ["", "", "", "€"]
+    assert tokenizer.pieces([euro[0], 99_999, *euro[1:]]) == ["", "", "", "€"]
 
 
 def test_bytes_that_are_no_character(tokenizer: Tokenizer, small: dict[str, Any]) -> None:
@@ -147,6 +174,12 @@ def test_a_character_outside_the_vocabulary_may_be_unknown(small: dict[str, Any]
 def test_control_tokens_of_unknown_kind_are_refused(small: dict[str, Any], flag: str) -> None:
     small["added_tokens"][4][flag] = True
     with pytest.raises(CheckpointError, match=r"'<\|turn>' is of an unknown kind"):
+        made(small)
+
+
+def test_a_control_token_of_one_character_is_refused(small: dict[str, Any]) -> None:
+    small["added_tokens"].append(small["added_tokens"][4] | {"id": small["model"]["vocab"]["a"], "content": "a"})
+    with pytest.raises(CheckpointError, match="'a' is of an unknown kind"):
         made(small)
 
 
