@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if INTERRUPTS.received is not None:  # a library turned the interrupt into an error of its own
             return 128 + INTERRUPTS.received
         if debugging():
-            raise
+            traceback.print_exc()
         return report(error, environment)
 
 

@@ -54,6 +54,8 @@ def perform(request: Request, environment: Environment) -> None:
     """Write the answer to ``request``. Raises DgemmaError; whatever happens, the terminal is left clean and the
     committed text is written.
     """
+    messages = [Message("system", request.system)] if request.system else []
+    messages.append(Message("user", request.prompt))
     summary = Summary()
     with ExitStack() as stack:
         view = _view(request, environment) if request.live else None
@@ -69,8 +71,7 @@ def perform(request: Request, environment: Environment) -> None:
         session = loading.load_session(request.model, request.device, request.dtype, _progress(request, view))
         if request.verbose:
             _tell_choice(session, environment, view)
-        messages = [Message("system", request.system)] if request.system else []
-        ids = session.encode([*messages, Message("user", request.prompt)], request.thinking)
+        ids = session.encode(messages, request.thinking)
         narrator = Narrator(session.language(ids))
         start = Start(session.name, session.device, session.dtype, request.prompt, request.system)
         for sink in sinks:

@@ -1,0 +1,411 @@
+"""``dgemma run`` in this process, with a scripted model and byte streams of our own."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dgemma_cli.__main__ import main
+from dgemma_cli.commands import loading
+from dgemma_cli.errors import CheckpointError, DgemmaError, ModelUnavailable, NoDevice
+from dgemma_cli.terminal.environment import Environment
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "terminal"))
+from scripted import ScriptedSession, script, spell
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: bytes
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> ScriptedSession:
+    made = ScriptedSession(lambda: script(spell("Hello, world."), canvas=8))
+    monkeypatch.setattr(loading, "load_session", lambda *_: made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DGEMMA_DEBUG", "0")  # so that what --debug sets is taken back
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def dgemma(session: ScriptedSession, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(
+        *arguments: str, stdin: bytes | None = None, variables: Mapping[str, str] | None = None, **terminal: Any
+    ) -> Outcome:
+        out, err = io.BytesIO(), io.BytesIO()
+        environment = Environment(
+            stdin=io.BytesIO(stdin or b""),
+            stdout=out,
+            stderr=err,
+            stdin_is_terminal=stdin is None,
+            stdout_is_terminal=terminal.get("stdout_is_terminal", False),
+            stderr_is_terminal=terminal.get("stderr_is_terminal", False),
+            stdout_is_pipe=not terminal.get("stdout_is_terminal", False),
+            encoding=terminal.get("encoding", "utf-8"),
+            variables={"TERM": "xterm", **(variables or {})},
+        )
+        monkeypatch.setattr(Environment, "current", lambda: environment)
+        code = main(list(arguments))
+        return Outcome(code, out.getvalue(), err.getvalue().decode())
+
+    return run
+
+
+def test_the_answer_and_nothing_else(dgemma: Run) -> None:
+    assert dgemma("run", "hi") == Outcome(0, b"Hello, world.\n", "")
+
+
+def test_prompt_from_arguments_stdin_and_both(dgemma: Run, session: ScriptedSession) -> None:
+    dgemma("run", "two", "words")
+    dgemma("run", stdin=b"piped\n")
+    dgemma("run", "-", stdin=b"dashed")
+    dgemma("run", "asked", stdin="\ufeffpiped\r\n\n".encode())
+    dgemma("run", "asked", stdin=b"")
+    dgemma("run", "--", "--json")
+    asked = [message.content for message in session.messages]
+    assert asked == ["two words", "piped", "dashed", "piped\n\nasked", "asked", "--json"]
+
+
+def test_a_system_prompt_comes_first(dgemma: Run, session: ScriptedSession) -> None:
+    dgemma("run", "hi", "-s", "Be brief.")
+    assert [(message.role, message.content) for message in session.messages] == [
+        ("system", "Be brief."),
+        ("user", "hi"),
+    ]
+
+
+def test_options_reach_the_engine(dgemma: Run, session: ScriptedSession) -> None:
+    dgemma("run", "hi", "-n", "5", "--seed", "3", "--steps", "2", "--think")
+    (options,) = session.options
+    assert (options.max_tokens, options.seed, options.steps, options.drafts) == (5, 3, 2, False)
+    assert session.thinking == [True]
+    dgemma("run", "hi")
+    assert (session.options[1].max_tokens, session.options[1].seed, session.options[1].steps) == (2048, None, None)
+
+
+def test_model_device_and_dtype_reach_the_loader(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    session = ScriptedSession(lambda: script(spell("x")))
+
+    def load(*arguments: Any) -> ScriptedSession:
+        asked.append(arguments[:3])
+        return session
+
+    monkeypatch.setattr(loading, "load_session", load)
+    dgemma("run", "hi")
+    dgemma("run", "hi", "-m", "folder", "--device", "cuda:1", "--dtype", "float32")
+    monkeypatch.setenv("DGEMMA_MODEL", "other")
+    monkeypatch.setenv("DGEMMA_DEVICE", "cpu")
+    monkeypatch.setenv("DGEMMA_DTYPE", "bfloat16")
+    dgemma("run", "hi")
+    assert asked == [("nano", "auto", "auto"), ("folder", "cuda:1", "float32"), ("other", "cpu", "bfloat16")]
+
+
+def test_json_is_one_object(dgemma: Run) -> None:
+    outcome = dgemma("run", "hi", "--json")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    found = json.loads(outcome.out)
+    assert outcome.out.count(b"\n") == 1
+    assert (found["text"], found["seed"], found["model"], found["device"], found["dtype"]) == (
+        "Hello, world.",
+        7,
+        "scripted",
+        "cpu",
+        "float32",
+    )
+    assert (found["tokens"], found["blocks"], found["steps"], found["stop_reason"]) == (13, 2, 8, "eos")
+
+
+def test_jsonl_is_one_event_a_line(dgemma: Run) -> None:
+    events = [json.loads(line) for line in dgemma("run", "hi", "--jsonl").out.splitlines()]
+    block = ["block", *["step"] * 4, "commit"]
+    assert [event["event"] for event in events] == ["start", "prompt", *block, *block, "finish"]
+    assert "".join(event["text"] for event in events if event["event"] == "commit") == "Hello, world."
+    assert events[-1]["text"] == "Hello, world."
+
+
+def test_output_goes_to_a_file(dgemma: Run, tmp_path: Path) -> None:
+    file = tmp_path / "answer.txt"
+    file.write_text("something longer that was there before")
+    assert dgemma("run", "hi", "-o", str(file)) == Outcome(0, b"", "")
+    assert file.read_bytes() == b"Hello, world.\n"
+    dgemma("run", "hi", "--json", "-o", str(file))
+    assert json.loads(file.read_text())["text"] == "Hello, world."
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    dgemma: Run, session: ScriptedSession, tmp_path: Path
+) -> None:
+    for flag in ("-o", "--record"):
+        outcome = dgemma("run", "hi", flag, str(tmp_path / "no" / "such.txt"))
+        assert outcome.code == 6
+        assert outcome.err.startswith("error: ")
+        assert "such.txt cannot be written: No such file or directory." in outcome.err
+    assert session.options == []
+
+
+def test_a_failed_run_leaves_the_old_file_alone_and_makes_no_new_one(
+    dgemma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loading, "load_session", _raise(ModelUnavailable("No.")))
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("kept")
+    assert dgemma("run", "hi", "-o", str(old)).code == 3
+    assert dgemma("run", "hi", "-o", str(new)).code == 3
+    assert old.read_text() == "kept"
+    assert not new.exists()
+
+
+def test_a_recording_is_kept_beside_the_answer(dgemma: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    assert dgemma("run", "hi", "--record", str(file)).out == b"Hello, world.\n"
+    recorded, printed = file.read_text(), dgemma("run", "hi", "--jsonl").out.decode()
+    assert _without_times(recorded) == _without_times(printed)
+
+
+def _without_times(lines: str) -> list[Any]:
+    return [{**json.loads(line), "time": 0} for line in lines.splitlines()]
+
+
+def test_statistics_go_to_stderr(dgemma: Run) -> None:
+    outcome = dgemma("run", "hi", "--stats")
+    assert outcome.out == b"Hello, world.\n"
+    assert outcome.err.startswith(
+        "13 tokens, 2 blocks, 8 steps, 1.6 tokens/forward, 218.8 ms/step, 6.5 tokens/s, first draft"
+    )
+    assert outcome.err.endswith("first block 0.50 s, total 2.00 s, converged, seed 7\n")
+    assert outcome.err.count("\n") == 1
+
+
+def test_verbose_tells_what_is_used(dgemma: Run) -> None:
+    outcome = dgemma("run", "hi", "-v")
+    assert outcome.out == b"Hello, world.\n"
+    assert "scripted" in outcome.err
+    assert "cpu (as asked)" in outcome.err
+    assert "float32" in outcome.err
+
+
+def test_a_block_that_did_not_settle_is_told_unless_quiet(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("Hello, world."), canvas=8, steps=3, converges=False)
+    outcome = dgemma("run", "hi")
+    assert outcome.err == "warning: blocks 1, 2 of 2 did not settle within 3 steps: read with care\n"
+    assert outcome.out == b"Hello, world.\n"
+    assert dgemma("run", "hi", "-q").err == ""
+
+
+def test_thoughts_never_reach_stdout(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("yes", thinking="hm\nhm"), canvas=4)
+    assert dgemma("run", "hi") == Outcome(0, b"yes\n", "")
+    assert dgemma("run", "hi", "--show-thinking") == Outcome(0, b"yes\n", "hm\nhm\n")
+    assert json.loads(dgemma("run", "hi", "--json").out)["thinking"] == "hm\nhm"
+
+
+def test_slow_holds_steps_and_does_not_count_the_time(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = iter(float(second) for second in range(10_000))
+    monkeypatch.setattr("dgemma_cli.commands.one_shot.time.sleep", slept.append)
+    monkeypatch.setattr("dgemma_cli.commands.one_shot.time.perf_counter", lambda: next(clock))
+    outcome = dgemma("run", "hi", "--jsonl", "--slow", "40")
+    assert slept == [0.04] * 8
+    finish = json.loads(outcome.out.splitlines()[-1])
+    waits = 2.0 - finish["seconds"]
+    assert waits > 0
+    assert 0.5 - finish["first_block_seconds"] == waits / 2
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+REFUSED = [
+    (["run"], None, "There is no prompt."),
+    (["run"], b"", "There is no prompt."),
+    (["run", "-"], b"", "The prompt is empty."),
+    (["run", " "], None, "The prompt is empty."),
+    (["run"], b" \n ", "The prompt is empty."),
+    (["run"], b"caf\xe9\n", "Standard input is not valid UTF-8 (byte 4, in line 1)."),
+    (["run", "a\udce9"], None, "The prompt is not valid UTF-8."),
+    (["run", "hi", "-s", "a\udce9"], None, "The system message is no valid UTF-8"),
+    (["run", "hi", "--steps", "0"], None, "steps must be at least 1, not 0."),
+    (["run", "hi", "-n", "0"], None, "max-tokens must be at least 1, not 0."),
+    (["run", "hi", "--seed", "-1"], None, "seed must be at least 0, not -1."),
+    (["run", "hi", "--slow", "-1", "--jsonl"], None, "slow must be at least 0, not -1."),
+    (["run", "hi", "--slow", "1"], None, "--slow holds steps, but nothing shows or keeps them here."),
+    (["run", "hi", "--json", "--jsonl"], None, "--json and --jsonl contradict each other."),
+    (["run", "hi", "-q", "-v"], None, "--quiet and --verbose contradict each other."),
+    (["run", "hi", "-q", "--stats"], None, "--quiet and --stats contradict each other."),
+    (["run", "hi", "-q", "--show-thinking"], None, "--quiet and --show-thinking contradict each other."),
+    (["run", "hi", "--live"], None, "--live draws on standard error, which is no terminal here."),
+    (["run", "hi", "--color-by", "entropy"], None, "--color-by colours the live view, which is off here."),
+    (["run", "hi", "--markdown"], None, "--markdown is for an answer on a terminal."),
+    (["run", "hi", "--json", "--show-thinking"], None, "--show-thinking has nothing to show"),
+    (["run", "hi", "--dtype", "float8"], None, "Invalid value for '--dtype'"),
+    (["run", "hi", "--steps", "x"], None, "Invalid value for '--steps'"),
+    (["run", "hi", "--tempo"], None, "No such option: --tempo"),
+    (["walk"], None, "No such command 'walk'."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "stdin", "message"), REFUSED, ids=lambda value: str(value)[:40])
+def test_wrong_usage_is_one_line_a_hint_and_2(
+    dgemma: Run, session: ScriptedSession, arguments: list[str], stdin: bytes | None, message: str
+) -> None:
+    outcome = dgemma(*arguments, stdin=stdin)
+    assert outcome.code == 2
+    assert outcome.out == b""
+    first, *hint = outcome.err.splitlines()
+    assert first.startswith(f"error: {message}")
+    assert all(line.startswith("  ") for line in hint)
+    assert session.options == []
+
+
+def test_what_a_terminal_cannot_do_is_refused(dgemma: Run) -> None:
+    terminal = {"stdout_is_terminal": True, "stderr_is_terminal": True}
+    for arguments, variables, message in [
+        (["--live"], {"TERM": "dumb"}, "--live cannot draw"),
+        (["--live", "--jsonl"], {}, "--live and --jsonl cannot share the terminal."),
+        (["--live", "-q"], {}, "--live and --quiet contradict"),
+        (["--color-by", "entropy"], {"NO_COLOR": "1"}, "--color-by entropy needs colours"),
+        (["--color-by", "entropy", "--no-color"], {}, "--color-by entropy needs colours"),
+    ]:
+        outcome = dgemma("run", "hi", *arguments, variables=variables, **terminal)
+        assert (outcome.code, message in outcome.err) == (2, True), (arguments, outcome)
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------------
+
+
+def _raise(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (ModelUnavailable("There is no model 'nanu'.", "Near: nano\nSee: dgemma list"), 3, "There is no model 'nanu'."),
+        (CheckpointError("config.json: the key 'x' is missing."), 3, "config.json: the key 'x' is missing."),
+        (NoDevice("No CUDA device is visible."), 4, "No CUDA device is visible."),
+        (MemoryError(), 5, "The memory is exhausted."),
+        (DgemmaError("Something."), 1, "Something."),
+        (OSError(28, "No space left on device", "x.bin"), 6, "No space is left on the device of x.bin."),
+        (ValueError("odd\nthing"), 1, "unexpected failure: ValueError: odd thing"),
+    ],
+)
+def test_errors_are_a_line_a_hint_and_a_code(
+    dgemma: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, expected: str
+) -> None:
+    monkeypatch.setattr(loading, "load_session", _raise(error))
+    outcome = dgemma("run", "hi")
+    assert (outcome.code, outcome.out) == (code, b"")
+    first, *hint = outcome.err.splitlines()
+    assert first == f"error: {expected}"
+    assert [line.strip() for line in hint] == (
+        error.hint.splitlines() if isinstance(error, DgemmaError) else [line.strip() for line in hint]
+    )
+    assert "Traceback" not in outcome.err
+
+
+def test_the_traceback_comes_with_debug(
+    dgemma: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "load_session", _raise(NoDevice("None here.")))
+    dgemma("run", "hi")
+    assert capsys.readouterr().err == ""
+    outcome = dgemma("run", "hi", "--debug")
+    assert (outcome.code, outcome.err) == (4, "error: None here.\n")
+    assert capsys.readouterr().err.startswith("Traceback")
+    monkeypatch.setenv("DGEMMA_DEBUG", "1")
+    dgemma("run", "hi")
+    assert capsys.readouterr().err.startswith("Traceback")
+
+
+def test_text_committed_before_a_failure_is_printed(dgemma: Run, session: ScriptedSession) -> None:
+    def events() -> Iterator[Any]:
+        for event in script(spell("Hello, world."), canvas=8):
+            if getattr(event, "index", 0) == 1:
+                raise MemoryError
+            yield event
+
+    session.events = events
+    outcome = dgemma("run", "hi")
+    assert (outcome.code, outcome.out) == (5, b"Hello, w\n")
+    assert json_of_failure(dgemma) == b""
+
+
+def json_of_failure(dgemma: Run) -> bytes:
+    """Half a result is no result."""
+    return dgemma("run", "hi", "--json").out
+
+
+# --- what a pipe gets --------------------------------------------------------------------------------------------
+
+NASTY = st.text(
+    st.one_of(
+        st.sampled_from("\x1b\x07\x9b\x9d\r\n\t\x00\x7f\u202e\u2066\u2028[]:;/ae1 "),
+        st.characters(exclude_categories=["Cs"]),
+    ),
+    max_size=40,
+).map(lambda text: text + "[bold]x[/] :smile: \x1b]0;title\x07")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=NASTY)
+def test_a_pipe_gets_the_text_of_json_byte_for_byte(dgemma: Run, session: ScriptedSession, text: str) -> None:
+    session.events = lambda: script(spell(text), canvas=8, steps=1)
+    piped = dgemma("run", "hi").out
+    found = json.loads(dgemma("run", "hi", "--json").out)["text"]
+    assert piped == (found + "\n").encode()
+    assert found == text
+
+
+def test_a_terminal_gets_no_control_characters(dgemma: Run, session: ScriptedSession) -> None:
+    text = "a\x1b[31mb\x07\x9bc\r\nd\u202e [bold]e[/] :smile:"
+    session.events = lambda: script(spell(text), canvas=8, steps=1)
+    outcome = dgemma("run", "hi", "-q", stdout_is_terminal=True)
+    assert outcome.out.decode() == "a[31mbc\nd [bold]e[/] :smile:\n"
+    shown = dgemma("run", "hi", "--json", "-q", stdout_is_terminal=True).out.decode()
+    assert shown.rstrip("\n").isprintable()
+    assert json.loads(shown)["text"] == text
+
+
+def test_a_terminal_that_lacks_a_character_gets_a_question_mark(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("é世"), canvas=8, steps=1)
+    assert dgemma("run", "hi", "-q", stdout_is_terminal=True, encoding="latin-1").out == b"\xe9?\n"
+    assert dgemma("run", "hi", "-q", encoding="latin-1").out == "é世\n".encode()
+
+
+def test_markdown_is_rendered_on_a_terminal_only_and_stays_harmless(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("# Title\n\nsome **bold** [link](http://x) \x1b]0;t\x07:smile:"), canvas=8)
+    shown = dgemma("run", "hi", "--markdown", "-q", stdout_is_terminal=True).out.decode()
+    assert "\x1b[1mbold" in shown
+    assert "**" not in shown
+    assert ":smile:" in shown
+    assert "\x1b]" not in shown
+    assert "\x07" not in shown
+    plain = dgemma("run", "hi", "--markdown", "-q", "--no-color", stdout_is_terminal=True).out.decode()
+    assert not any(f"\x1b[{code}m" in plain for code in range(30, 48))

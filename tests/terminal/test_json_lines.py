@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import LANGUAGE, script, spell
+
+from dgemma_cli.errors import UsageError
+from dgemma_cli.terminal.entries import Entry, Finish, Start
+from dgemma_cli.terminal.json_lines import read_lines, result, to_line
+from dgemma_cli.terminal.narrator import Narrator
+
+START = Start("nano", "cpu", "float32", "Say it.", None)
+
+
+def entries(text: str = "Hello", thinking: str = "") -> list[Entry]:
+    narrator = Narrator(LANGUAGE)
+    return [START, *(narrator.tell(event) for event in script(spell(text, thinking), canvas=8, steps=2))]
+
+
+def lines(found: list[Entry]) -> list[str]:
+    return [to_line(entry, 0.5 * index) + "\n" for index, entry in enumerate(found)]
+
+
+@given(st.text(max_size=30), st.text(max_size=10))
+def test_what_is_written_is_read_again(text: str, thinking: str) -> None:
+    told = entries(text, thinking)
+    rounded = [json.loads(json.dumps(line)) for line in lines(told)]  # a trip through text, as through a file
+    again = list(read_lines(rounded, "x.jsonl"))
+    assert [time for time, _ in again] == [0.5 * index for index in range(len(told))]
+    assert lines([entry for _, entry in again]) == lines(told)
+    assert [entry for _, entry in again if isinstance(entry, Finish | Start)] == [told[0], told[-1]]
+
+
+def test_the_schema_stands_in_the_first_line() -> None:
+    first, second, *_ = (json.loads(line) for line in lines(entries()))
+    assert (first["event"], first["schema"]) == ("start", 1)
+    assert (second["event"], "schema" in second) == ("prompt", False)
+
+
+def test_the_result_has_the_promised_keys() -> None:
+    finish = entries("Hello", "hm")[-1]
+    assert isinstance(finish, Finish)
+    found = json.loads(result(START, finish))
+    promised = (
+        "text thinking prompt_tokens tokens blocks steps tokens_per_forward converged seconds tokens_per_second "
+        "stop_reason seed model device dtype"
+    )
+    assert set(promised.split()) <= set(found)
+    assert (found["text"], found["thinking"], found["model"], found["schema"]) == ("Hello", "hm", "nano", 1)
+
+
+def _broken(change: Callable[[list[str]], list[str]], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        list(read_lines(change(lines(entries())), "x.jsonl"))
+
+
+def test_a_damaged_recording_is_named_with_its_line() -> None:
+    _broken(lambda found: [], "x.jsonl is empty")
+    _broken(lambda found: ["nonsense\n", *found], "line 1 is no JSON")
+    _broken(lambda found: found[1:], "line 1 does not begin a recording")
+    _broken(lambda found: [found[0].replace('"schema":1', '"schema":99'), *found[1:]], "does not know")
+    _broken(lambda found: [found[0], "[]\n"], "line 2 is no object")
+    _broken(lambda found: [found[0], found[1].replace('"tokens":5', '"tokens":"5"')], "line 2 is damaged")
+    _broken(lambda found: [found[0], found[1].replace('"tokens":5,', "")], "line 2 is damaged")
+    _broken(lambda found: [found[0], found[3].replace('"accepted":"1', '"accepted":"')], "line 2 is damaged")
+    _broken(lambda found: [found[0], '{"event":"dance","time":1}\n'], "line 2 is damaged")
+    _broken(lambda found: [*found[:3], "{half\n", *found[3:]], "line 4 is no JSON")
+
+
+def test_a_last_line_cut_short_is_left_out() -> None:
+    found = lines(entries())
+    assert len(list(read_lines([*found[:4], found[4][:20]], "x.jsonl"))) == 4

@@ -1,0 +1,40 @@
+"""``dgemma`` with a scripted model, as a process of its own: for tests over a real terminal.
+
+Takes dgemma's arguments. The environment says what the model writes: SCRIPT_TEXT (JSON string), SCRIPT_THINKING,
+SCRIPT_CANVAS, SCRIPT_STEPS, SCRIPT_STEP_MS, SCRIPT_LOAD_MS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "terminal"))
+
+from scripted import ScriptedSession, script, slowly, spell
+
+from dgemma_cli.__main__ import main
+from dgemma_cli.commands import loading
+
+
+def _setting(name: str, default: str) -> str:
+    return os.environ.get(f"SCRIPT_{name}", default)
+
+
+def _load(name: str, device: str, dtype: str, progress: Any) -> ScriptedSession:
+    time.sleep(int(_setting("LOAD_MS", "0")) / 1000)
+    text = json.loads(_setting("TEXT", '"Hello, world."'))
+    ids = spell(text, _setting("THINKING", ""))
+    canvas, steps = int(_setting("CANVAS", "16")), int(_setting("STEPS", "4"))
+    pause = int(_setting("STEP_MS", "0")) / 1000
+    return ScriptedSession(lambda: slowly(script(ids, canvas, steps), pause))
+
+
+loading.load_session = _load  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    sys.exit(main())
