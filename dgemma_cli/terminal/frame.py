@@ -125,22 +125,20 @@ def _status(scene: Scene, palette: Palette, pace: Pace, width: int) -> list[str]
     if scene.block is None:
         return [styled(crop(scene.activity + palette.ellipsis, width), DIM)] if scene.activity else []
     step = scene.step
-    parts = [f"block {scene.block.block + 1}", f"step {step.step if step else 0}/{scene.block.cap}"]
-    if step is not None:
-        parts.append(f"{settled_share(step, states(step, scene.before)):.0%} settled")
+    count = f"{step.step if step else 0}/{scene.block.cap}"
+    share = settled_share(step, states(step, scene.before)) if step else 0.0
+    parts = [f"block {scene.block.block + 1}", f"step {count}", f"{share:.0%} settled"]
+    if scene.entropies:
         parts.append(sparkline(scene.entropies[-_SPARKS:], palette))
     if pace.tokens_per_second is not None:
         parts.append(f"{pace.tokens_per_second:,.0f} tok/s")
     if pace.step_seconds is not None:
         parts.append(f"{pace.step_seconds * 1000:,.0f} ms/step")
-    # What to drop, first to last: pace, entropy, block.
-    for droppable in (5, 4, 3, 0):
-        line = f" {palette.dot} ".join(parts)
-        if len(line) <= width:
-            break
-        if droppable < len(parts):
-            del parts[droppable]
-    return [styled(crop(f" {palette.dot} ".join(parts), width), DIM)]
+    dot = f" {palette.dot} "
+    whole = [dot.join(parts[:end]) for end in range(len(parts), 2, -1)]  # the last are the first to go
+    short = [dot.join(parts[1:3]), f"{count}{dot}{share:.0%}"]
+    line = next((line for line in [*whole, *short] if len(line) <= width), short[-1])
+    return [styled(crop(line, width), DIM)]
 
 
 def sparkline(values: list[float], palette: Palette) -> str:

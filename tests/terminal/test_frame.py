@@ -128,6 +128,7 @@ def test_a_narrow_status_drops_parts_from_the_least_important() -> None:
     assert narrow == "block 1 · step 2/48 · 25% settled · █▆"
     tiny = plain(draw(scene, PALETTE, 27, 24, pace))[-1]
     assert tiny == "step 2/48 · 25% settled"
+    assert plain(draw(scene, PALETTE, 20, 24, pace))[-1] == "2/48 · 25%"
 
 
 def test_sparkline_of_nothing_and_of_zeros() -> None:

@@ -1,7 +1,7 @@
 """``dgemma`` with a scripted model, as a process of its own: for tests over a real terminal.
 
 Takes dgemma's arguments. The environment says what the model writes: SCRIPT_TEXT (JSON string), SCRIPT_THINKING,
-SCRIPT_CANVAS, SCRIPT_STEPS, SCRIPT_STEP_MS, SCRIPT_LOAD_MS.
+SCRIPT_CANVAS, SCRIPT_STEPS, SCRIPT_STEP_MS, SCRIPT_LOAD_MS; SCRIPT_BREAK_VIEW makes drawing fail.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scripted import ScriptedSession, script, slowly, spell
 
 from dgemma_cli.__main__ import main
 from dgemma_cli.commands import loading
+from dgemma_cli.terminal import live
 
 
 def _setting(name: str, default: str) -> str:
@@ -34,6 +35,12 @@ def _load(name: str, device: str, dtype: str, progress: Any) -> ScriptedSession:
     return ScriptedSession(lambda: slowly(script(ids, canvas, steps), pause))
 
 
+def _break(*_: Any) -> list[str]:
+    raise RuntimeError("broken on purpose")
+
+
+if _setting("BREAK_VIEW", ""):
+    live.draw = _break
 loading.load_session = _load  # type: ignore[assignment]
 
 if __name__ == "__main__":
