@@ -1,0 +1,150 @@
+"""The Hugging Face cache as it lies on disk: which models are there, and whether they are whole. No network, no torch.
+
+Besides what huggingface_hub keeps, a repository's folder has a folder ``dgemma``: ``plans/<commit>.json`` lists the
+files a pull needs of a commit, ``pins/<revision>`` holds the commit that was last pulled in full. Both are written
+atomically, and the pin last, so a model is either there or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_INDEX = "model.safetensors.index.json"
+_PREFIX = "models--"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of one commit. needed: the names a complete one has; missing: those of them that are not there."""
+
+    repository: str
+    commit: str
+    folder: Path
+    needed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+
+def root() -> Path:
+    """The cache folder, as HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME say."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def offline() -> bool:
+    """HF_HUB_OFFLINE is set: no request may be made."""
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()
+
+
+def repository_folder(repository: str, cache: Path | None = None) -> Path:
+    """Where the cache keeps ``owner/name``."""
+    return (cache or root()) / (_PREFIX + repository.replace("/", "--"))
+
+
+def repositories(cache: Path | None = None) -> list[str]:
+    """The ids of all models in the cache, of whatever kind."""
+    folder = cache or root()
+    try:
+        found = [entry.name for entry in os.scandir(folder) if entry.name.startswith(_PREFIX)]
+    except OSError:
+        return []
+    return sorted(name.removeprefix(_PREFIX).replace("--", "/", 1) for name in found)
+
+
+def find(repository: str, revision: str, cache: Path | None = None) -> Snapshot | None:
+    """The snapshot of ``revision``: the one pulled last, else the one another tool left. None if there is neither."""
+    folder = repository_folder(repository, cache)
+    if _COMMIT.fullmatch(revision):
+        return _snapshot(repository, folder, revision)
+    candidates = [_read_line(pin_file(folder, revision)), _read_line(folder / "refs" / revision)]
+    found = [_snapshot(repository, folder, commit) for commit in dict.fromkeys(candidates) if commit]
+    snapshots = [snapshot for snapshot in found if snapshot is not None]
+    return next((snapshot for snapshot in snapshots if snapshot.complete), snapshots[0] if snapshots else None)
+
+
+def snapshots(repository: str, cache: Path | None = None) -> Iterator[Snapshot]:
+    """Every snapshot of a repository, and the pulls that were begun."""
+    folder = repository_folder(repository, cache)
+    commits = {entry.name for entry in _entries(folder / "snapshots") if entry.is_dir()}
+    commits |= {Path(entry.name).stem for entry in _entries(folder / "dgemma" / "plans")}
+    for commit in sorted(filter(_COMMIT.fullmatch, commits)):
+        snapshot = _snapshot(repository, folder, commit)
+        if snapshot is not None:
+            yield snapshot
+
+
+def plan_file(repository_folder: Path, commit: str) -> Path:
+    """Where the plan of a pull is kept."""
+    return repository_folder / "dgemma" / "plans" / f"{commit}.json"
+
+
+def pin_file(repository_folder: Path, revision: str) -> Path:
+    """Where the commit that was pulled for ``revision`` is kept."""
+    return repository_folder / "dgemma" / "pins" / revision
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace ``file``: whoever reads it, also after a crash, sees the old text or the new one. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)
+
+
+def _snapshot(repository: str, folder: Path, commit: str) -> Snapshot | None:
+    files = folder / "snapshots" / commit
+    planned = _read_object(plan_file(folder, commit)).get("files")
+    if isinstance(planned, Mapping):
+        needed = tuple(str(name) for name in planned)
+    elif files.is_dir():
+        needed = _needed(files)
+    else:
+        return None
+    missing = tuple(name for name in needed if not (files / name).exists())
+    return Snapshot(repository, commit, files, needed, missing)
+
+
+def _needed(folder: Path) -> tuple[str, ...]:
+    """What a snapshot that another tool fetched needs to be whole, as far as its own files tell."""
+    weights = _read_object(folder / _INDEX).get("weight_map")
+    if isinstance(weights, Mapping):
+        shards = sorted({str(name) for name in weights.values()})
+    else:
+        shards = sorted(path.name for path in folder.glob("*.safetensors")) or ["model.safetensors"]
+    return ("config.json", "tokenizer.json", *shards)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []
+
+
+def _read_line(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _COMMIT.fullmatch(text) else ""
+
+
+def _read_object(file: Path) -> Mapping[str, Any]:
+    try:
+        parsed = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
