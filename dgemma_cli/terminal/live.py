@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -132,7 +131,8 @@ class LiveView:
         with self._lock:
             self._painter.erase()
             self._stopping = False
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, so that it paints no more: the whole process stops before the call returns.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def _paint(self) -> None:
         columns, rows = self._painter.size()

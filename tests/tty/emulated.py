@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -57,11 +58,11 @@ class Terminal:
 
     def read(self, timeout: float = 0.05) -> bool:
         """Take in what the process wrote. False once it has closed its side."""
-        try:
-            data = self.process.read_nonblocking(65536, timeout)
-        except pexpect.TIMEOUT:
+        if not select.select([self.process.child_fd], [], [], timeout)[0]:
             return True
-        except pexpect.EOF:
+        try:
+            data = os.read(self.process.child_fd, 65536)
+        except OSError:  # how Linux says that nobody has the terminal open any more
             return False
         self.raw += data
         self.stream.feed(data)
