@@ -1,0 +1,101 @@
+"""The embedded model's data: samples of every job family, split into training and held-out jobs.
+
+Whether a job belongs to training is a hash of its *content* (the words, numbers or facts it is about, in a canonical
+order), never of its wording: a held-out job was not seen in any wording or order. Where a fact must be seen to be
+known (small facts, letters of a word, small talk) the content is the pair of fact and wording: training sees each
+fact and each wording, but not the pair.
+
+    python tools/nano_data.py --split heldout --count 3      prints samples as JSON lines
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from nano_jobs import FAMILIES, Sample
+
+Split: TypeAlias = Literal["train", "heldout"]
+HELD_OUT_SHARE = 0.1
+
+# How often training draws each family: the ones that need copying, comparing or carrying are drawn more.
+WEIGHTS = {
+    "facts": 1.2,
+    "sort": 2.2,
+    "reverse": 1.2,
+    "count": 0.9,
+    "sum": 1.8,
+    "number_words": 0.8,
+    "counting": 0.6,
+    "dates": 1.0,
+    "to_json": 0.8,
+    "from_json": 0.7,
+    "spelling": 1.4,
+    "gap": 1.2,
+    "list": 0.6,
+    "replace": 1.0,
+    "table": 0.5,
+    "story": 0.4,
+    "talk": 1.0,
+}
+
+
+def split_of(sample: Sample) -> Split:
+    """The split a sample's content belongs to: a fixed tenth of all contents is held out."""
+    if sample.always_train:
+        return "train"
+    content = json.dumps([sample.family, sample.content], ensure_ascii=False)
+    digest = hashlib.sha256(content.encode()).digest()
+    return "heldout" if int.from_bytes(digest[:8]) < HELD_OUT_SHARE * 2**64 else "train"
+
+
+def samples(family: str, split: Split, seed: int) -> Iterator[Sample]:
+    """An endless stream of one family's samples of one split; the same seed gives the same stream."""
+    rng = random.Random(f"{family}/{split}/{seed}")
+    draw = FAMILIES[family]
+    while True:
+        sample = draw(rng)
+        if split_of(sample) == split:
+            yield sample
+
+
+def distinct(family: str, split: Split, count: int, seed: int) -> list[Sample]:
+    """``count`` samples with different prompts. Raises ValueError if a family has too few of them."""
+    found: dict[str, Sample] = {}
+    for tried, sample in enumerate(samples(family, split, seed)):
+        found.setdefault(sample.prompt, sample)
+        if len(found) == count:
+            return list(found.values())
+        if tried > 200 * count:
+            raise ValueError(f"{family} has no {count} different {split} prompts, only {len(found)}.")
+    raise AssertionError("the stream is endless")
+
+
+def mixture(split: Split, seed: int, weights: dict[str, float] | None = None) -> Iterator[Sample]:
+    """An endless stream over all families, drawn by weight."""
+    chosen = WEIGHTS if weights is None else weights
+    names = list(chosen)
+    rng = random.Random(f"mixture/{split}/{seed}")
+    streams = {name: samples(name, split, seed) for name in names}
+    while True:
+        yield next(streams[rng.choices(names, [chosen[name] for name in names])[0]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=("train", "heldout"), default="train")
+    parser.add_argument("--count", type=int, default=3, help="samples of each family")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for family in FAMILIES:
+        for sample in distinct(family, arguments.split, arguments.count, arguments.seed):
+            row = {"family": family, "prompt": sample.prompt, "answer": sample.answer}
+            print(json.dumps(row, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
