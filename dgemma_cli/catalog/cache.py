@@ -65,12 +65,17 @@ def repositories(cache: Path | None = None) -> list[str]:
 
 
 def find(repository: str, revision: str, cache: Path | None = None) -> Snapshot | None:
-    """The snapshot of ``revision``: the one pulled last, else the one another tool left. None if there is neither."""
+    """The snapshot of ``revision``: the one pulled last, else the one another tool left, else one whose pull was begun.
+    None if there is none of them. A complete one goes before one that is not.
+    """
     folder = repository_folder(repository, cache)
     if _COMMIT.fullmatch(revision):
         return _snapshot(repository, folder, revision)
     candidates = [_read_line(pin_file(folder, revision)), _read_line(folder / "refs" / revision)]
-    found = [_snapshot(repository, folder, commit) for commit in dict.fromkeys(candidates) if commit]
+    for entry in _entries(folder / "dgemma" / "plans"):
+        if _read_object(Path(entry.path)).get("revision") == revision:
+            candidates.append(Path(entry.name).stem)
+    found = [_snapshot(repository, folder, commit) for commit in dict.fromkeys(candidates) if _COMMIT.fullmatch(commit)]
     snapshots = [snapshot for snapshot in found if snapshot is not None]
     return next((snapshot for snapshot in snapshots if snapshot.complete), snapshots[0] if snapshots else None)
 
@@ -136,10 +141,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _read_line(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-    return text if _COMMIT.fullmatch(text) else ""
 
 
 def _read_object(file: Path) -> Mapping[str, Any]:
