@@ -27,6 +27,7 @@ from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
 from dgemma_cli.sampling.draws import Draws, SeededDraws
 from dgemma_cli.sampling.statistics import predict
+from dgemma_cli.sampling.stopping import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ def generate(
     while reason is None:
         block = tally.blocks
         yield BlockStarted(block, canvas_length, sampler.steps)
-        canvas = yield from _denoise(model, cache, sampler, draws, block, options.drafts)
-        draft = canvas.draft.tolist()
-        kept, reason = _cut(draft, model.defaults.eos_ids, options.max_tokens - tally.tokens)
+        room = options.max_tokens - tally.tokens
+        canvas = yield from _denoise(model, cache, sampler, draws, block, room, options.drafts)
+        kept, reason = _cut(canvas.draft.tolist(), model.defaults.eos_ids, room)
         ended = reason == "eos"
         tally.add(len(kept), len(kept) + ended, canvas.steps, canvas.converged)
         if reason is None and cache.length + 2 * canvas_length > context:
@@ -131,18 +132,19 @@ def generate(
 
 
 def _denoise(
-    model: Model, cache: KVCache, sampler: Sampler, draws: Draws, block: int, report: bool
+    model: Model, cache: KVCache, sampler: Sampler, draws: Draws, block: int, room: int, report: bool
 ) -> Generator[Event, None, _Canvas]:
-    """Denoise one canvas, yielding a Denoised event a step if asked."""
+    """Denoise one canvas, yielding a Denoised event a step if asked. room: how many of its positions may be kept."""
     canvas = draws.noise()
+    eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     soft: Tensor | None = None
     drafts: list[Tensor] = []
     for step in range(1, sampler.steps + 1):
         logits = model.denoise(canvas, cache, soft)  # [C, V]
-        probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(sampler.steps - step + 1))
+        probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
         accepted = sampler.acceptance.accept(entropy)
         canvas = torch.where(accepted, draws.pick(probabilities), draws.noise())
-        stop = sampler.stopping.stop(draft, drafts, entropy)
+        stop = sampler.stopping.stop(Progress(draft, drafts, entropy, torch.isin(draft, eos), room))
         previous = drafts[-1] if drafts else None
         drafts.append(draft)
         if report:

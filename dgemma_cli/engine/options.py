@@ -14,14 +14,18 @@ class Options:
 
     max_tokens: kept tokens at the most (not one canvas: several blocks follow one another).
     seed: the same seed gives the same text on one machine; ``None`` draws one, told in the statistics.
-    steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start.
+    preset: a name in sampling.presets: the policies, on which the settings below are laid.
+    steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
+    steps; the reference preset ties the horizon to the cap.
     entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
     drafts: whether a ``Denoised`` event is wanted for every step; without it nothing is copied off the device.
     """
 
     max_tokens: int = 2048
     seed: int | None = None
+    preset: str = "reference"
     steps: int | None = None
+    horizon: int | None = None
     t_min: float | None = None
     t_max: float | None = None
     entropy_bound: float | None = None
@@ -41,6 +45,7 @@ class Options:
         check("max_tokens", 1)
         check("seed", 0)
         check("steps", 1)
+        check("horizon", 1)
         check("t_min", 0, exclusive=True)
         check("t_max", 0, exclusive=True)
         check("entropy_bound", 0, exclusive=True)

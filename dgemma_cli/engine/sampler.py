@@ -1,4 +1,4 @@
-"""The settings of one generation: the caller's options over the checkpoint's defaults."""
+"""The settings of one generation: the caller's options over a preset over the checkpoint's defaults."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.model.defaults import GenerationDefaults
 from dgemma_cli.sampling.acceptance import EntropyBound
+from dgemma_cli.sampling.presets import PRESETS, Preset
 from dgemma_cli.sampling.schedule import LinearSchedule
-from dgemma_cli.sampling.stopping import StableAndConfident
+from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +20,34 @@ class Sampler:
     steps: int
     schedule: LinearSchedule
     acceptance: EntropyBound
-    stopping: StableAndConfident
+    stopping: Stopping
 
     @classmethod
     def resolve(cls, options: Options, defaults: GenerationDefaults) -> Sampler:
-        """Raises UsageError where the options contradict each other or the defaults."""
+        """Raises UsageError for an unknown preset and where the settings contradict each other."""
+        if options.preset not in PRESETS:
+            raise UsageError(f"There is no preset {options.preset!r}.", f"Presets: {', '.join(PRESETS)}.")
+        return cls.of(PRESETS[options.preset], options, defaults)
+
+    @classmethod
+    def of(cls, preset: Preset, options: Options, defaults: GenerationDefaults) -> Sampler:
+        """As ``resolve``, with the preset itself."""
 
         def choose(name: str) -> float:
-            value = getattr(options, name)
-            return getattr(defaults, name) if value is None else value  # type: ignore[no-any-return]
+            asked, preferred = getattr(options, name), getattr(preset, name, None)
+            value: float = asked if asked is not None else getattr(defaults, name) if preferred is None else preferred
+            return value
 
         steps, t_min, t_max = int(choose("steps")), choose("t_min"), choose("t_max")
         if t_max < t_min:
             raise UsageError(f"t-max {t_max:g} is below t-min {t_min:g}.")
+        stability, confidence = int(choose("stability")), choose("confidence")
+        stopping: Stopping = StableAndConfident(stability, confidence)
+        if preset.settled_reply:
+            stopping = SettledReply(stability, confidence, preset.sure)
         return cls(
             steps=steps,
-            schedule=LinearSchedule(t_min, t_max, steps),
+            schedule=LinearSchedule(t_min, t_max, options.horizon or preset.horizon or steps),
             acceptance=EntropyBound(choose("entropy_bound")),
-            stopping=StableAndConfident(int(choose("stability")), choose("confidence")),
+            stopping=stopping,
         )

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LinearSchedule:
-    """From just under t_max on the first step to just above t_min on the last of ``steps``.
+    """From just under t_max on the first step down to just above t_min on step ``horizon``, and t_min from there on.
 
-    The step count runs backwards, as denoising does: T(r) = t_min + (t_max - t_min) * r / steps with r steps
-    remaining, the present one among them.
+    T(step) = t_min + (t_max - t_min) * (horizon - step + 1) / horizon, steps counted from 1. The reference ties the
+    horizon to the cap on the steps, so that a lower cap also cools faster; here they are two settings.
     """
 
     t_min: float
     t_max: float
-    steps: int
+    horizon: int
 
-    def temperature(self, remaining: int) -> float:
-        return self.t_min + (self.t_max - self.t_min) * remaining / self.steps
+    def temperature(self, step: int) -> float:
+        remaining = max(0, self.horizon - step + 1)
+        return self.t_min + (self.t_max - self.t_min) * remaining / self.horizon

@@ -11,7 +11,7 @@ from transformers.models.diffusion_gemma import generation_diffusion_gemma as re
 from dgemma_cli.sampling.acceptance import EntropyBound
 from dgemma_cli.sampling.schedule import LinearSchedule
 from dgemma_cli.sampling.statistics import predict
-from dgemma_cli.sampling.stopping import StableAndConfident
+from dgemma_cli.sampling.stopping import Progress, StableAndConfident
 
 CANVAS, VOCAB = 24, 61
 
@@ -60,7 +60,9 @@ def test_stopping(stability: int, confidence: float, steps: list[tuple[int, floa
         prediction = predict(raw.clone(), 1.0)
         expected = bool(theirs(prediction.draft[None], raw[None])[0])
         if abs(mean - confidence) > 1e-4:
-            assert ours.stop(prediction.draft, drafts, prediction.entropy) == expected
+            is_eos = prediction.draft < 0
+            progress = Progress(prediction.draft, drafts, prediction.entropy, is_eos, CANVAS)
+            assert ours.stop(progress) == expected
         drafts.append(prediction.draft)
 
 
@@ -69,4 +71,4 @@ def test_temperature(t_min: float, t_max: float, steps: int, data: st.DataObject
     remaining = data.draw(st.integers(1, steps))
     theirs = reference.LinearTemperatureScheduleLogitsProcessor(t_min, t_max, steps)
     scores = theirs(None, torch.ones(1, dtype=torch.float64), cur_step=remaining)
-    assert abs(1 / scores.item() - LinearSchedule(t_min, t_max, steps).temperature(remaining)) < 1e-12
+    assert abs(1 / scores.item() - LinearSchedule(t_min, t_max, steps).temperature(steps - remaining + 1)) < 1e-12

@@ -1,0 +1,28 @@
+"""Named sets of sampler policies. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What a preset changes of the checkpoint's own sampler settings; ``None`` leaves a setting alone.
+
+    settled_reply: stop by the kept positions (SettledReply), not by the whole canvas. sure: its nats for stopping
+    without a confirming step. horizon: steps of the temperature schedule; ``None`` ties it to the cap.
+    """
+
+    settled_reply: bool = False
+    sure: float = 0.0
+    horizon: int | None = None
+    entropy_bound: float | None = None
+    confidence: float | None = None
+
+
+PRESETS = {
+    "reference": Preset(),
+    "quality": Preset(settled_reply=True, horizon=48),
+    "balanced": Preset(settled_reply=True, sure=0.02, horizon=48),
+    "fast": Preset(settled_reply=True, sure=0.1, horizon=48, entropy_bound=0.3),
+}
