@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.one_shot import Request, perform
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
@@ -44,7 +45,7 @@ def run(
     model: Annotated[
         str,
         typer.Option("-m", "--model", envvar="DGEMMA_MODEL", help="A model's name, a Hugging Face id, or a folder."),
-    ] = "nano",
+    ] = DEFAULT,
     system: Annotated[
         str | None, typer.Option("-s", "--system", help="System prompt: how to answer.", show_default=False)
     ] = None,

@@ -12,7 +12,8 @@ _NO_WRAP = "\x1b[?7l"
 _WRAP = "\x1b[?7h"
 _BEGIN = "\x1b[?2026h"  # synchronised update: terminals that know it show the frame at once, others ignore it
 _END = "\x1b[?2026l"
-ERASE = "\r\x1b[0m\x1b[J"
+# This line, then all below it. Not in one go: tmux keeps a screen that is cleared from its upper left corner.
+ERASE = "\r\x1b[0m\x1b7\x1b[K\x1b[B\x1b[J\x1b8"
 RESTORE = ERASE + _WRAP + SHOW_CURSOR  # from any state of a painter back to a clean terminal
 
 _FALLBACK = (80, 24)

@@ -121,7 +121,7 @@ def test_model_device_and_dtype_reach_the_loader(dgemma: Run, monkeypatch: pytes
     monkeypatch.setenv("DGEMMA_DEVICE", "cpu")
     monkeypatch.setenv("DGEMMA_DTYPE", "bfloat16")
     dgemma("run", "hi")
-    assert asked == [("nano", "auto", "auto"), ("folder", "cuda:1", "float32"), ("other", "cpu", "bfloat16")]
+    assert asked == [("diffusiongemma", "auto", "auto"), ("folder", "cuda:1", "float32"), ("other", "cpu", "bfloat16")]
 
 
 def test_json_is_one_object(dgemma: Run) -> None:
