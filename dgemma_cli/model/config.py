@@ -11,6 +11,8 @@ from typing import Any
 from dgemma_cli.errors import CheckpointError
 
 _MISSING = object()
+_MOST = 2**31 - 1  # of any size: products of a few still fit torch's 64 bits where the files agree
+_MOST_MODULES = 4096  # layers, and experts a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class ModelConfig:
             hidden_size=text.integer("hidden_size"),
             intermediate_size=text.integer("intermediate_size"),
             moe_intermediate_size=text.integer("moe_intermediate_size"),
-            num_experts=text.integer("num_experts"),
+            num_experts=text.integer("num_experts", most=_MOST_MODULES),
             top_k_experts=text.integer("top_k_experts"),
             layers=_layers(text),
             sliding_window=text.integer("sliding_window"),
@@ -108,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} has no {path.name}.",
             "A model is a folder with config.json and *.safetensors files.",
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path} is not a JSON object.")
@@ -122,16 +124,18 @@ class _Section:
     values: Mapping[str, Any]
     prefix: str
 
-    def integer(self, key: str, default: Any = _MISSING) -> int:
+    def integer(self, key: str, default: Any = _MISSING, most: int = _MOST) -> int:
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise CheckpointError(f"config.json: {self.prefix}{key} must be a positive integer, not {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise CheckpointError(
+                f"config.json: {self.prefix}{key} must be an integer from 1 to {most:,}, not {value!r:.40}."
+            )
         return value
 
     def number(self, key: str, default: float) -> float:
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise CheckpointError(f"config.json: {self.prefix}{key} must be a positive number, not {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MOST:
+            raise CheckpointError(f"config.json: {self.prefix}{key} must be a positive number, not {value!r:.40}.")
         return float(value)
 
     def refuse_unless(self, key: str, expected: object, default: object) -> None:
@@ -149,18 +153,20 @@ class _Section:
 
 
 def _layers(text: _Section) -> tuple[LayerConfig, ...]:
-    count = text.integer("num_hidden_layers")
+    count = text.integer("num_hidden_layers", most=_MOST_MODULES)
     heads = text.integer("num_attention_heads")
     kinds = text.values.get("layer_types")
     if kinds is None:
         kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(count)]
+    if not isinstance(kinds, list):
+        raise CheckpointError(f"config.json: text_config.layer_types must be a list, not {kinds!r:.40}.")
     if len(kinds) != count:
         raise CheckpointError(f"config.json: layer_types has {len(kinds)} entries for {count} layers.")
     if kinds[-1] != "full_attention":
         raise CheckpointError(f"config.json: the last layer must be 'full_attention', not {kinds[-1]!r}.")
     overrides = text.values.get("per_layer_config")
     if overrides is not None:
-        by_layer = {int(key): dict(value) for key, value in overrides.items()}
+        by_layer = _per_layer(overrides, count)
     else:
         full = {"head_dim": text.integer("global_head_dim", 512)}
         if text.values.get("num_global_key_value_heads") is not None:
@@ -177,6 +183,8 @@ def _layers(text: _Section) -> tuple[LayerConfig, ...]:
             num_kv_heads=own.integer("num_key_value_heads"),
             head_dim=own.integer("head_dim"),
         )
+        if layer.head_dim % 2:
+            raise CheckpointError(f"config.json: head_dim of layer {index} is {layer.head_dim}, an odd number.")
         if layer.num_heads % layer.num_kv_heads:
             raise CheckpointError(
                 f"config.json: layer {index} has {heads} heads, not a multiple of its {layer.num_kv_heads} key heads."
@@ -185,9 +193,30 @@ def _layers(text: _Section) -> tuple[LayerConfig, ...]:
     return tuple(layers)
 
 
+def _per_layer(overrides: Any, count: int) -> dict[int, dict[str, Any]]:
+    """``per_layer_config`` by number of the layer; its keys may be zero-padded."""
+    if not isinstance(overrides, Mapping):
+        raise CheckpointError("config.json: text_config.per_layer_config is not an object.")
+    found: dict[int, dict[str, Any]] = {}
+    for key, value in overrides.items():
+        index = int(key) if key.isascii() and key.isdigit() and len(key) < 9 else count
+        if index >= count or index in found or not isinstance(value, Mapping):
+            raise CheckpointError(
+                f"config.json: text_config.per_layer_config[{key!r}] is not the one object of a layer."
+            )
+        found[index] = dict(value)
+    return found
+
+
 def _rotary(parameters: Any, kind: str, rope_type: str, theta: float, partial: float) -> RotaryConfig:
     if not isinstance(parameters, Mapping):
         raise CheckpointError("config.json: text_config.rope_parameters is not an object.")
-    own = _Section(parameters.get(kind) or {}, f"text_config.rope_parameters.{kind}.")
+    values = parameters.get(kind) or {}
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"config.json: text_config.rope_parameters.{kind} is not an object.")
+    own = _Section(values, f"text_config.rope_parameters.{kind}.")
     own.refuse_unless("rope_type", rope_type, default=rope_type)
-    return RotaryConfig(own.number("rope_theta", theta), own.number("partial_rotary_factor", partial))
+    share = own.number("partial_rotary_factor", partial)
+    if share > 1:
+        raise CheckpointError(f"config.json: {own.prefix}partial_rotary_factor must be at most 1, not {share}.")
+    return RotaryConfig(own.number("rope_theta", theta), share)

@@ -10,6 +10,8 @@ from typing import Any
 from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import read_json
 
+_MOST = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
@@ -32,22 +34,23 @@ class GenerationDefaults:
         file = folder / "generation_config.json"
         settings = read_json(file) if file.exists() else {}
         sampler = settings.get("sampler_config") or {}
+        if not isinstance(sampler, Mapping):
+            raise CheckpointError(f"generation_config.json: sampler_config is not an object but {sampler!r:.40}.")
         if sampler.get("_cls_name", "EntropyBoundSamplerConfig") != "EntropyBoundSamplerConfig":
             raise CheckpointError(f"generation_config.json asks for an unknown sampler: {sampler['_cls_name']!r}.")
         eos = settings.get("eos_token_id", read_json(folder / "config.json").get("eos_token_id", 1))
-        if isinstance(eos, int):
-            eos = [eos]
-        if not isinstance(eos, list) or not all(isinstance(token, int) for token in eos):
-            raise CheckpointError(f"eos_token_id must be an id or a list of ids, not {eos!r}.")
+        ids = eos if isinstance(eos, list) else [eos]
+        if not all(type(token) is int for token in ids):
+            raise CheckpointError(f"eos_token_id must be an id or a list of ids, not {eos!r:.60}.")
         built_in = cls()
         return cls(
-            steps=int(_number(settings, "max_denoising_steps", built_in.steps)),
+            steps=_count(settings, "max_denoising_steps", built_in.steps, least=1),
             t_min=_number(settings, "t_min", built_in.t_min),
             t_max=_number(settings, "t_max", built_in.t_max),
             entropy_bound=_number(sampler, "entropy_bound", built_in.entropy_bound),
-            stability=int(_number(settings, "stability_threshold", built_in.stability)),
+            stability=_count(settings, "stability_threshold", built_in.stability, least=0),
             confidence=_number(settings, "confidence_threshold", built_in.confidence),
-            eos_ids=frozenset(eos),
+            eos_ids=frozenset(ids),
         )
 
 
@@ -55,6 +58,17 @@ def _number(settings: Mapping[str, Any], key: str, built_in: float) -> float:
     value = settings.get(key)
     if value is None:
         return built_in
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise CheckpointError(f"generation_config.json: {key} must be a number of at least 0, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+        raise CheckpointError(f"generation_config.json: {key} must be a number of at least 0, not {value!r:.40}.")
+    return value
+
+
+def _count(settings: Mapping[str, Any], key: str, built_in: int, least: int) -> int:
+    value = settings.get(key)
+    if value is None:
+        return built_in
+    if type(value) is not int or not least <= value < _MOST:
+        raise CheckpointError(
+            f"generation_config.json: {key} must be an integer of at least {least}, not {value!r:.40}."
+        )
     return value

@@ -1,15 +1,19 @@
 """Names and shapes of the published checkpoints, and where each tensor goes in the model. Imports no torch.
 
 The stack is stored once, under ``model.decoder``; the head is tied to the embedding; the encoder adds only its own
-layer scalars and the vision tower. Several tensors share one fused parameter of the model: each fills some of its rows.
+layer scalars and the vision tower. Plain matrices of one input share one fused parameter, each fills some of its rows;
+packed ones keep a place of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
+from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import LayerConfig, ModelConfig
+from dgemma_cli.weights.formats import PLAIN_DTYPES, Format, Int4Format, Part
+from dgemma_cli.weights.scheme import Scheme
 
 # What a checkpoint may hold that a text model does not use. Nothing else may be left over.
 VISION_PREFIXES = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
@@ -20,60 +24,190 @@ EMBEDDING = "model.decoder.embed_tokens.weight"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One tensor of the checkpoint: its name and shape there, and the rows of the parameter that it fills."""
+    """One tensor of the checkpoint and its place: ``tensor``, ``part`` (its shape there, the dtypes it may have) and
+    ``target``, a parameter or buffer of the model, of which it fills the rows from ``first_row`` on of the element
+    ``place``. target "": it is known, and not loaded.
+    """
 
     tensor: str
-    shape: tuple[int, ...]
-    parameter: str
+    part: Part
+    target: str = ""
+    place: tuple[int, ...] = ()
     first_row: int = 0
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the stored tensor."""
+        return self.part.shape
 
-def slots(config: ModelConfig) -> Iterator[Slot]:
+
+@dataclass(frozen=True, slots=True)
+class PackedLinearSpec:
+    """A linear map of ``columns`` inputs whose stacked parts are packed apart: (rows, format or None for plain)."""
+
+    columns: int
+    parts: tuple[tuple[int, Format | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedExpertsSpec:
+    """A layer's packed experts: the formats of gate and up, and of down."""
+
+    gate_up: Format
+    down: Format
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything a checkpoint must hold, and the modules (by their names in the model) that its packed parts need."""
+
+    slots: list[Slot] = field(default_factory=list)
+    packed: dict[str, PackedLinearSpec | PackedExpertsSpec] = field(default_factory=dict)
+
+
+DtypeOf = Callable[[str], str | None]
+
+
+def make_plan(config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> Plan:
+    """The plan of a checkpoint of this configuration and scheme.
+
+    dtype_of: the stored dtype of a tensor, None if there is none; it decides only between equal layouts: experts stored
+    one by one or fused, and the number format of INT4 scales. Raises CheckpointError if the scheme cannot be met.
+    """
+    return _Planner(config, scheme, dtype_of).run()
+
+
+def slots(config: ModelConfig) -> list[Slot]:
     """Every tensor of a plain checkpoint of this configuration, in the order of the stack."""
-    hidden = config.hidden_size
-    yield Slot(EMBEDDING, (config.vocab_size, hidden), "embed_tokens.weight")
-    theirs, ours = "model.decoder.self_conditioning.", "self_conditioning."
-    yield Slot(f"{theirs}pre_norm.weight", (hidden,), f"{ours}pre_norm.weight")
-    yield from _mlp(theirs, f"{ours}mlp.", hidden, config.intermediate_size)
-    for index, layer in enumerate(config.layers):
-        yield from _layer(config, layer, index)
-    yield Slot("model.decoder.norm.weight", (hidden,), "stack.norm.weight")
+    return make_plan(config, Scheme(), lambda _: None).slots
 
 
-def _mlp(theirs: str, ours: str, hidden: int, inner: int) -> Iterator[Slot]:
-    yield Slot(f"{theirs}gate_proj.weight", (inner, hidden), f"{ours}gate_up_proj.weight")
-    yield Slot(f"{theirs}up_proj.weight", (inner, hidden), f"{ours}gate_up_proj.weight", first_row=inner)
-    yield Slot(f"{theirs}down_proj.weight", (hidden, inner), f"{ours}down_proj.weight")
+class _Planner:
+    def __init__(self, config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> None:
+        self.config = config
+        self.scheme = scheme
+        self.dtype_of = dtype_of
+        self.plan = Plan()
 
+    def run(self) -> Plan:
+        config = self.config
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self._plain(EMBEDDING, (config.vocab_size, hidden), "embed_tokens.weight")
+        self._plain("model.decoder.self_conditioning.pre_norm.weight", (hidden,), "self_conditioning.pre_norm.weight")
+        self._mlp("model.decoder.self_conditioning.", "self_conditioning.mlp.", hidden, inner)
+        for index, layer in enumerate(config.layers):
+            self._layer(layer, f"model.decoder.layers.{index}.", f"stack.layers.{index}.")
+            self._plain(
+                f"model.encoder.language_model.layers.{index}.layer_scalar",
+                (1,),
+                f"stack.layers.{index}.encoder_scalar",
+            )
+        self._plain("model.decoder.norm.weight", (hidden,), "stack.norm.weight")
+        return self.plan
 
-def _layer(config: ModelConfig, layer: LayerConfig, index: int) -> Iterator[Slot]:
-    hidden, inner, experts = config.hidden_size, config.moe_intermediate_size, config.num_experts
-    theirs, ours = f"model.decoder.layers.{index}.", f"stack.layers.{index}."
-    q_rows, kv_rows = layer.num_heads * layer.head_dim, layer.num_kv_heads * layer.head_dim
-    stacked = f"{ours}self_attn.qkv_proj.weight"
-    yield Slot(f"{theirs}self_attn.q_proj.weight", (q_rows, hidden), stacked)
-    yield Slot(f"{theirs}self_attn.k_proj.weight", (kv_rows, hidden), stacked, first_row=q_rows)
-    if layer.sliding:
-        yield Slot(f"{theirs}self_attn.v_proj.weight", (kv_rows, hidden), stacked, first_row=q_rows + kv_rows)
-    yield Slot(f"{theirs}self_attn.o_proj.weight", (hidden, q_rows), f"{ours}self_attn.o_proj.weight")
-    yield from _mlp(f"{theirs}mlp.", f"{ours}mlp.", hidden, config.intermediate_size)
-    same = {
-        "self_attn.q_norm.weight": (layer.head_dim,),
-        "self_attn.k_norm.weight": (layer.head_dim,),
-        "input_layernorm.weight": (hidden,),
-        "post_attention_layernorm.weight": (hidden,),
-        "pre_feedforward_layernorm.weight": (hidden,),
-        "pre_feedforward_layernorm_2.weight": (hidden,),
-        "post_feedforward_layernorm_1.weight": (hidden,),
-        "post_feedforward_layernorm_2.weight": (hidden,),
-        "post_feedforward_layernorm.weight": (hidden,),
-        "router.proj.weight": (experts, hidden),
-        "router.scale": (hidden,),
-        "router.per_expert_scale": (experts,),
-        "experts.gate_up_proj": (experts, 2 * inner, hidden),
-        "experts.down_proj": (experts, hidden, inner),
-    }
-    for name, shape in same.items():
-        yield Slot(theirs + name, shape, ours + name)
-    yield Slot(f"{theirs}layer_scalar", (1,), f"{ours}decoder_scalar")
-    yield Slot(f"model.encoder.language_model.layers.{index}.layer_scalar", (1,), f"{ours}encoder_scalar")
+    def _layer(self, layer: LayerConfig, theirs: str, ours: str) -> None:
+        hidden = self.config.hidden_size
+        q_rows, kv_rows = layer.num_heads * layer.head_dim, layer.num_kv_heads * layer.head_dim
+        stacked = [("self_attn.q_proj", q_rows), ("self_attn.k_proj", kv_rows)]
+        if layer.sliding:
+            stacked.append(("self_attn.v_proj", kv_rows))
+        self._linear(f"{ours}self_attn.qkv_proj", [(theirs + name, rows) for name, rows in stacked], hidden)
+        self._linear(f"{ours}self_attn.o_proj", [(f"{theirs}self_attn.o_proj", hidden)], q_rows)
+        self._mlp(f"{theirs}mlp.", f"{ours}mlp.", hidden, self.config.intermediate_size)
+        self._linear(f"{ours}router.proj", [(f"{theirs}router.proj", self.config.num_experts)], hidden)
+        same = {
+            "self_attn.q_norm.weight": layer.head_dim,
+            "self_attn.k_norm.weight": layer.head_dim,
+            "input_layernorm.weight": hidden,
+            "post_attention_layernorm.weight": hidden,
+            "pre_feedforward_layernorm.weight": hidden,
+            "pre_feedforward_layernorm_2.weight": hidden,
+            "post_feedforward_layernorm_1.weight": hidden,
+            "post_feedforward_layernorm_2.weight": hidden,
+            "post_feedforward_layernorm.weight": hidden,
+            "router.scale": hidden,
+            "router.per_expert_scale": self.config.num_experts,
+        }
+        for name, size in same.items():
+            self._plain(theirs + name, (size,), ours + name)
+        self._experts(f"{theirs}experts.", f"{ours}experts")
+        self._plain(f"{theirs}layer_scalar", (1,), f"{ours}decoder_scalar")
+
+    def _mlp(self, theirs: str, ours: str, hidden: int, inner: int) -> None:
+        both = [(f"{theirs}gate_proj", inner), (f"{theirs}up_proj", inner)]
+        self._linear(f"{ours}gate_up_proj", both, hidden)
+        self._linear(f"{ours}down_proj", [(f"{theirs}down_proj", hidden)], inner)
+
+    def _plain(
+        self, tensor: str, shape: tuple[int, ...], target: str, place: tuple[int, ...] = (), first_row: int = 0
+    ) -> None:
+        part = Part("", PLAIN_DTYPES, shape)
+        self.plan.slots.append(Slot(tensor, part, target, place, first_row))
+
+    def _linear(self, ours: str, stacked: list[tuple[str, int]], columns: int) -> None:
+        """A linear map: one parameter if all of its parts are plain, otherwise a module for each part."""
+        formats = [self._format(module, columns) for module, _ in stacked]
+        if not any(formats):
+            first_row = 0
+            for module, rows in stacked:
+                self._plain(f"{module}.weight", (rows, columns), f"{ours}.weight", first_row=first_row)
+                first_row += rows
+            return
+        parts = tuple((rows, form) for (_, rows), form in zip(stacked, formats, strict=True))
+        self.plan.packed[ours] = PackedLinearSpec(columns, parts)
+        for index, ((module, rows), form) in enumerate(zip(stacked, formats, strict=True)):
+            own = ours if len(stacked) == 1 else f"{ours}.parts.{index}"
+            if form is None:
+                self._plain(f"{module}.weight", (rows, columns), f"{own}.weight")
+            else:
+                self._packed(module, form, rows, columns, f"{own}.matrix", (0, 0))
+
+    def _packed(self, module: str, form: Format, rows: int, columns: int, target: str, place: tuple[int, int]) -> None:
+        for part in form.parts(rows, columns):
+            goes_to = f"{target}.{part.buffer}" if part.buffer else ""
+            self.plan.slots.append(Slot(f"{module}.{part.name}", part, goes_to, place))
+
+    def _experts(self, theirs: str, ours: str) -> None:
+        """All experts of a layer: packed ones and some plain ones are stored one by one, other plain ones fused."""
+        count, hidden, inner = self.config.num_experts, self.config.hidden_size, self.config.moe_intermediate_size
+        gate_up = self._common(theirs, ("gate_proj", "up_proj"), hidden)
+        down = self._common(theirs, ("down_proj",), inner)
+        if (gate_up is None) != (down is None):
+            raise CheckpointError(f"{theirs}*: packed in part, which dgemma cannot load.")
+        if gate_up is not None and down is not None:
+            self.plan.packed[ours] = PackedExpertsSpec(gate_up, down)
+            for expert in range(count):
+                own = f"{theirs}{expert}."
+                self._packed(f"{own}gate_proj", gate_up, inner, hidden, f"{ours}.gate_up", (expert, 0))
+                self._packed(f"{own}up_proj", gate_up, inner, hidden, f"{ours}.gate_up", (expert, 1))
+                self._packed(f"{own}down_proj", down, hidden, inner, f"{ours}.down", (expert, 0))
+        elif self.dtype_of(f"{theirs}0.gate_proj.weight") is not None:
+            for expert in range(count):
+                own = f"{theirs}{expert}."
+                for name, first_row in (("gate_proj", 0), ("up_proj", inner)):
+                    self._plain(f"{own}{name}.weight", (inner, hidden), f"{ours}.gate_up_proj", (expert,), first_row)
+                self._plain(f"{own}down_proj.weight", (hidden, inner), f"{ours}.down_proj", (expert,))
+        else:
+            self._plain(f"{theirs}gate_up_proj", (count, 2 * inner, hidden), f"{ours}.gate_up_proj")
+            self._plain(f"{theirs}down_proj", (count, hidden, inner), f"{ours}.down_proj")
+
+    def _common(self, theirs: str, names: tuple[str, ...], columns: int) -> Format | None:
+        """The one format of these matrices of every expert."""
+        found = {
+            self.scheme.format_of(f"{theirs}{expert}.{name}")
+            for expert in range(self.config.num_experts)
+            for name in names
+        }
+        if len(found) > 1:
+            raise CheckpointError(f"{theirs}*.{names[0]}: some experts are packed and some are not.")
+        return self._format(f"{theirs}0.{names[0]}", columns)
+
+    def _format(self, module: str, columns: int) -> Format | None:
+        form = self.scheme.format_of(module)
+        if form is None:
+            return None
+        if columns % form.group:
+            raise CheckpointError(f"{module} has {columns} inputs, no multiple of the {form.group} that share a scale.")
+        if isinstance(form, Int4Format) and self.dtype_of(f"{module}.weight_scale") == "BF16":
+            return replace(form, scale_dtype="BF16")
+        return form

@@ -6,6 +6,7 @@ Only headers are read here. Everything that can be wrong with the files is found
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,10 @@ def read_header(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             if total < 8 or length > min(_HEADER_LIMIT, total - 8):
                 raise CheckpointError(f"{file} is no safetensors file, or was cut short ({total:,} bytes).")
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise ModelUnavailable(f"{file} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
     try:
         return _tensors(file, header, 8 + length, total)
@@ -97,22 +98,46 @@ def read_header(file: Path) -> dict[str, Stored]:
         raise CheckpointError(f"{file} has a damaged safetensors header.") from None
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ``json`` alone would keep the last of two equal keys and drop the other without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} stands in it twice")
+        found[key] = value
+    return found
+
+
 def _tensors(file: Path, header: Mapping[str, Any], data: int, total: int) -> dict[str, Stored]:
+    """The entries of a header whose tensors begin at byte ``data`` of ``total``; KeyError and the like if damaged."""
     found = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        first, last = (int(offset) for offset in entry["data_offsets"])
-        shape = tuple(int(size) for size in entry["shape"])
+        first, last = (_count(offset) for offset in entry["data_offsets"])
+        shape = tuple(_count(size) for size in entry["shape"])
         if data + last > total:
             raise CheckpointError(
                 f"{file.name} is cut short: {name} ends at byte {data + last:,} of {total:,}.",
                 "Fetch the file again; `dgemma pull` resumes.",
             )
-        items = 1
-        for size in shape:
-            items *= size
-        if entry["dtype"] in _ITEM_BYTES and items * _ITEM_BYTES[entry["dtype"]] != last - first:
-            raise CheckpointError(f"{file.name}: {name} has {last - first:,} bytes, its shape {shape} needs others.")
+        needed = math.prod(shape) * _ITEM_BYTES.get(entry["dtype"], 0)
+        if last < first or (needed != last - first and entry["dtype"] in _ITEM_BYTES):
+            raise CheckpointError(
+                f"{file.name}: {name} has {last - first:,} bytes, its shape {list(shape)} needs others."
+            )
         found[name] = Stored(file, entry["dtype"], shape, data + first, last - first)
+    end = data
+    for name, stored in sorted(found.items(), key=lambda item: (item[1].start, item[1].size)):
+        if stored.start != end:
+            raise CheckpointError(f"{file.name}: {name} does not begin where the tensor before it ends.")
+        end += stored.size
+    if end != total:
+        raise CheckpointError(f"{file.name} is {total:,} bytes long, its tensors end at byte {end:,}.")
     return found
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError
+    return value

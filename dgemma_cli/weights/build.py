@@ -1,0 +1,70 @@
+"""The model's modules for a plan, without weights yet: packed ones in the places of plain ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dgemma_cli.kernels.fp8 import FP8
+from dgemma_cli.kernels.int4 import Int4
+from dgemma_cli.kernels.nvfp4 import NVFP4
+from dgemma_cli.kernels.packed import Packed, PackedExperts, PackedLinear, StackedLinear
+from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.model import Model
+from dgemma_cli.weights.formats import Format, FP8Format, Int4Format, NVFP4Format
+from dgemma_cli.weights.layout import PackedExpertsSpec, PackedLinearSpec, Plan
+
+TORCH_DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+
+
+def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> Model:
+    """A model whose parameters and buffers have their places on ``device``, and nothing in them.
+
+    dtype is that of the plain parameters; packed ones keep the dtypes of their format.
+    """
+    with torch.device("meta"):
+        model = Model(config).to(dtype)
+        for name, spec in plan.packed.items():
+            if isinstance(spec, PackedExpertsSpec):
+                made: nn.Module = _experts(config, spec)
+            else:
+                made = _linear(spec, dtype)
+            model.set_submodule(name, made)
+    return model.to_empty(device=device).requires_grad_(False).eval()
+
+
+def _linear(spec: PackedLinearSpec, dtype: torch.dtype) -> nn.Module:
+    parts = [
+        PackedLinear(_packed(form, 1, 1, rows, spec.columns))
+        if form is not None
+        else nn.Linear(spec.columns, rows, bias=False, dtype=dtype)
+        for rows, form in spec.parts
+    ]
+    return parts[0] if len(parts) == 1 else StackedLinear(parts)
+
+
+def _experts(config: ModelConfig, spec: PackedExpertsSpec) -> PackedExperts:
+    count, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
+    return PackedExperts(
+        _packed(spec.gate_up, count, 2, inner, hidden),
+        _packed(spec.down, count, 1, hidden, inner),
+    )
+
+
+def _packed(form: Format, count: int, stack: int, rows: int, columns: int) -> Packed:
+    match form:
+        case NVFP4Format():
+            return NVFP4(count, stack, rows, columns, form.compressed, form.matrix_scale_shape)
+        case Int4Format():
+            return Int4(count, stack, rows, columns, TORCH_DTYPES[form.scale_dtype])
+        case FP8Format():
+            return FP8(count, stack, rows, columns)
+    raise AssertionError(f"no module for {form.label}")
