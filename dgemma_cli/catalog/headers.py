@@ -38,7 +38,9 @@ def weigh(reference: Reference, commit: str, files: Sequence[RemoteFile], here: 
             stored = read_header(here[file.name])
             total += sum(tensor.size for name, tensor in stored.items() if not name.startswith(VISION_PREFIXES))
             continue
-        start = read(reference, commit, file.name, 0, min(_FIRST, file.size, budget))
+        if budget < _FIRST:
+            return WeightBytes(sum(each.size for each in files), exact=False)
+        start = read(reference, commit, file.name, 0, min(_FIRST, file.size))
         budget -= len(start)
         length = int.from_bytes(start[:8], "little")
         if len(start) < 8 or 8 + length > file.size:

@@ -14,6 +14,7 @@ from dgemma_cli.catalog.names import Reference
 from dgemma_cli.catalog.selection import select
 from dgemma_cli.errors import CheckpointError, DiskError
 from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.weights.scheme import read_scheme
 
 _SPARE = 64 * 1024 * 1024  # bytes of the disk to leave free
 
@@ -85,7 +86,7 @@ def make_plan(reference: Reference, cache_folder: Path | None = None) -> Plan:
     folder = cache.repository_folder(reference.repository, root)
     snapshot = folder / "snapshots" / listing.commit
     paths = {file.name: path for file in files if (path := _whole(file, snapshot, folder)) is not None}
-    _check_config(reference, listing.commit, files[0], paths.get(files[0].name))
+    _check_config(reference, listing.commit, files[0], snapshot, paths.get(files[0].name))
     partial = 0
     for file in files:
         left = folder / "blobs" / f"{file.digest}.incomplete"
@@ -112,8 +113,8 @@ def _whole(file: RemoteFile, snapshot: Path, folder: Path) -> Path | None:
     return None
 
 
-def _check_config(reference: Reference, commit: str, file: RemoteFile, here: Path | None) -> None:
-    """Refuse what is no DiffusionGemma before its weights are fetched."""
+def _check_config(reference: Reference, commit: str, file: RemoteFile, snapshot: Path, here: Path | None) -> None:
+    """Refuse what is no DiffusionGemma, or is packed in an unknown way, before its weights are fetched."""
     data = here.read_bytes() if here else read(reference, commit, file.name, 0, file.size)
     try:
         config = json.loads(data)
@@ -123,6 +124,7 @@ def _check_config(reference: Reference, commit: str, file: RemoteFile, here: Pat
         raise CheckpointError(f"{reference.repository}: config.json is not a JSON object.")
     try:
         ModelConfig.from_dict(config)
+        read_scheme(snapshot, config)
     except CheckpointError as error:
         raise CheckpointError(f"{reference.repository}: {error.message}", error.hint) from None
 

@@ -1,4 +1,4 @@
-"""Whether the files of a checkpoint fit together: index, headers of the weights, configuration. Imports no torch."""
+"""Whether the files of a checkpoint fit together: index, headers of the weights, configuration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 from dgemma_cli.catalog.selection import INDEX, refuse_escape
 from dgemma_cli.errors import CheckpointError
-from dgemma_cli.model.config import ModelConfig, read_json
-from dgemma_cli.weights.layout import EMBEDDING, slots
-from dgemma_cli.weights.shards import read_folder
+from dgemma_cli.model.config import read_json
+from dgemma_cli.weights.checkpoint import read_checkpoint
 
 
 def check_index(snapshot: Path, repository: str, files: Collection[str]) -> None:
@@ -26,20 +25,8 @@ def check_index(snapshot: Path, repository: str, files: Collection[str]) -> None
 
 
 def check_weights(snapshot: Path) -> None:
-    """After the weights have come: their headers agree with the index and, where they are plain, with config.json.
+    """After the weights have come: index, headers and configuration agree, as loading will ask for once more.
 
-    Packed tensors have names and shapes of their own, which loading checks. Raises CheckpointError.
+    Raises CheckpointError, ModelUnavailable.
     """
-    parsed = read_json(snapshot / "config.json")
-    stored = read_folder(snapshot)
-    quantised = bool(parsed.get("quantization_config"))
-    for slot in slots(ModelConfig.from_dict(parsed)):
-        found = stored.get(slot.tensor)
-        if found is None:
-            if quantised and slot.tensor != EMBEDDING:
-                continue
-            raise CheckpointError(f"The checkpoint lacks {slot.tensor}.")
-        if found.shape != slot.shape and not quantised:
-            raise CheckpointError(
-                f"{found.file.name}: {slot.tensor} has shape {list(found.shape)}, config.json says {list(slot.shape)}."
-            )
+    read_checkpoint(snapshot)
