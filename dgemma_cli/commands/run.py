@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.commands.one_shot import Request, perform
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
@@ -105,6 +104,8 @@ def run(
 
     The answer goes to standard output, everything else to standard error.
     """
+    from dgemma_cli.commands.one_shot import Request, perform  # only now, so that --help stays quick
+
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
     environment = Environment.current()
