@@ -108,7 +108,7 @@ def paced(events: Iterator[Event], pause: float) -> Iterator[Event]:
 
 def _view(request: Request, environment: Environment) -> LiveView:
     palette = Palette(request.color, environment.unicode, request.color_by)
-    painter = Painter(environment.stderr.fileno(), environment.encode_for_terminal)
+    painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
     return LiveView(painter, palette, request.show_thinking, request.slow)
 
 

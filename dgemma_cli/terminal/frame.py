@@ -8,19 +8,12 @@ from itertools import groupby
 from dgemma_cli.terminal.canvas import State, settled_share, shown_length, states
 from dgemma_cli.terminal.entries import Block, Commit, Entry, Finish, Start, Step
 from dgemma_cli.terminal.layout import Run, crop, crop_left, wrap
+from dgemma_cli.terminal.pace import Pace
 from dgemma_cli.terminal.palette import DIM, Palette, styled
 from dgemma_cli.terminal.untrusted import visible
 
 _SPARE_ROWS = 3  # of the screen, kept free: the command line stays in sight, and nothing scrolls
 _SPARKS = 24  # steps the sparkline remembers
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast it goes. step_seconds: of a step; tokens_per_second: of committed tokens. None: not known yet."""
-
-    step_seconds: float | None = None
-    tokens_per_second: float | None = None
 
 
 @dataclass(slots=True)

@@ -6,13 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from dgemma_cli.terminal.entries import Commit, Entry, Prompt, Step
-from dgemma_cli.terminal.frame import Pace, Scene, draw
+from dgemma_cli.terminal.entries import Entry
+from dgemma_cli.terminal.frame import Scene, draw
 from dgemma_cli.terminal.interrupts import INTERRUPTS
+from dgemma_cli.terminal.pace import Clock
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
 
@@ -37,7 +37,7 @@ class LiveView:
         self._closed = False
         self._stopping = False
         self._handlers: dict[int, Any] = {}
-        self._clock = _Clock(pause)
+        self._clock = Clock(pause)
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
 
@@ -59,7 +59,7 @@ class LiveView:
     def show(self, entry: Entry) -> None:
         """Take in an entry; it is drawn soon, or never if a newer one comes first."""
         with self._lock:
-            self._clock.note(entry)
+            self._clock.note(entry, time.perf_counter())
             self._scene.feed(entry)
         self._news.set()
 
@@ -138,37 +138,7 @@ class LiveView:
         columns, rows = self._painter.size()
         with self._lock:
             scene = self._scene.snapshot()
-            pace = self._clock.pace()
+            pace = self._clock.pace
             if self._closed:
                 return
             self._painter.paint(draw(scene, self._palette, columns, rows, pace, self._unfold))
-
-
-class _Clock:
-    """Measures the pace from when entries come."""
-
-    def __init__(self, pause: float) -> None:
-        self._pause = pause
-        self._begun = time.perf_counter()
-        self._last_step = self._begun
-        self._steps = 0
-        self._tokens = 0
-        self._pace = Pace()
-
-    def note(self, entry: Entry) -> None:
-        now = time.perf_counter()
-        match entry:
-            case Prompt():
-                self._begun = now - entry.seconds
-            case Step():
-                self._steps += 1
-                if entry.step > 1:
-                    self._pace = replace(self._pace, step_seconds=now - self._last_step - self._pause)
-                self._last_step = now
-            case Commit():
-                self._tokens += entry.tokens
-                seconds = now - self._begun - self._steps * self._pause
-                self._pace = replace(self._pace, tokens_per_second=self._tokens / max(seconds, 1e-9))
-
-    def pace(self) -> Pace:
-        return self._pace

@@ -20,26 +20,36 @@ _FALLBACK = (80, 24)
 
 
 class Painter:
-    """Draws on the terminal behind a file descriptor.
+    """Draws through ``write`` on a terminal of ``size()`` columns and rows.
 
     The cursor waits at the frame's upper left corner. So erasing needs no count of rows, which a resize would make
     wrong: terminals reflow long lines, and the cursor stays with its cell. Lines too long for the screen are cut by
     the terminal (wrapping is off while drawing), so a wrong guess at a character's width never costs a row.
     """
 
-    def __init__(self, descriptor: int, encode: Callable[[str], bytes]) -> None:
-        self._descriptor = descriptor
-        self._encode = encode
+    def __init__(self, write: Callable[[str], None], size: Callable[[], tuple[int, int]]) -> None:
+        self.size = size
+        self._write = write
         self._drawn: list[str] = []
         self._size = (0, 0)
 
-    def size(self) -> tuple[int, int]:
-        """Columns and rows of the terminal now; 80 by 24 where it does not say."""
-        try:
-            columns, rows = os.get_terminal_size(self._descriptor)
-        except OSError:
-            return _FALLBACK
-        return (columns or _FALLBACK[0], rows or _FALLBACK[1])
+    @classmethod
+    def on_terminal(cls, descriptor: int, encode: Callable[[str], bytes]) -> Painter:
+        """One for the terminal behind a file descriptor. It is taken for 80 by 24 where it does not say."""
+
+        def write(text: str) -> None:
+            data = encode(text)
+            while data:
+                data = data[os.write(descriptor, data) :]
+
+        def size() -> tuple[int, int]:
+            try:
+                columns, rows = os.get_terminal_size(descriptor)
+            except OSError:
+                return _FALLBACK
+            return (columns or _FALLBACK[0], rows or _FALLBACK[1])
+
+        return cls(write, size)
 
     @property
     def resized(self) -> bool:
@@ -84,8 +94,3 @@ class Painter:
             parts.append(f"\x1b[{len(lines) - 1}A")
         parts.append("\r")
         return "".join(parts)
-
-    def _write(self, text: str) -> None:
-        data = self._encode(text)
-        while data:
-            data = data[os.write(self._descriptor, data) :]

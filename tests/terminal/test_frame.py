@@ -8,8 +8,9 @@ from scripted import LANGUAGE, script, spell
 
 from dgemma_cli.terminal.canvas import State, settled_share, shown_length, states
 from dgemma_cli.terminal.entries import Block, Step
-from dgemma_cli.terminal.frame import Pace, Scene, draw, masked, sparkline
+from dgemma_cli.terminal.frame import Scene, draw, masked, sparkline
 from dgemma_cli.terminal.narrator import Narrator
+from dgemma_cli.terminal.pace import Pace
 from dgemma_cli.terminal.palette import Palette
 
 PALETTE = Palette(color=True, unicode=True)
