@@ -13,9 +13,9 @@ import torch
 from nano_batches import Tokens
 from nano_config import GENERATION, config
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dgemma_cli.model.config import ModelConfig
-from dgemma_cli.weights.layout import slots
 
 TOKENIZER = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -29,16 +29,30 @@ TOKENIZER = {
 }
 
 
-def export(state: dict[str, torch.Tensor], vocabulary: int, out: Path) -> None:
+def export(state: dict[str, Tensor], vocabulary: int, out: Path) -> None:
     """state: the model's parameters under the package's names; fused ones are cut into the published tensors."""
     settings = config(vocabulary)
-    tensors = {}
-    for slot in slots(ModelConfig.from_dict(settings)):
-        whole = state[slot.parameter]
-        part = whole[slot.first_row : slot.first_row + slot.shape[0]]
-        if tuple(part.shape) != slot.shape:
-            raise ValueError(f"{slot.tensor} is {tuple(part.shape)}, not {slot.shape}")
-        tensors[slot.tensor] = part.to(torch.bfloat16).contiguous()
+    shapes = ModelConfig.from_dict(settings).layers
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        owner, _, kind = name.removeprefix("stack.").rpartition(".")
+        if owner.endswith("qkv_proj"):
+            layer = shapes[int(owner.split(".")[1])]
+            rows = [layer.num_heads * layer.head_dim] + [layer.num_kv_heads * layer.head_dim] * (1 + layer.sliding)
+            for letter, part in zip("qkv", value.split(rows), strict=False):
+                tensors[f"model.decoder.{owner.replace('qkv', letter)}.weight"] = part
+        elif owner.endswith("gate_up_proj"):
+            stem = "model.decoder." + owner.replace(".mlp", "" if owner.startswith("self_cond") else ".mlp")
+            for part_name, part in zip(("gate", "up"), value.chunk(2), strict=True):
+                tensors[f"{stem.replace('gate_up', part_name)}.weight"] = part
+        elif kind == "encoder_scalar":
+            tensors[f"model.encoder.language_model.{owner}.layer_scalar"] = value
+        elif kind == "decoder_scalar":
+            tensors[f"model.decoder.{owner}.layer_scalar"] = value
+        else:
+            plain = name.removeprefix("stack.").replace("self_conditioning.mlp.", "self_conditioning.")
+            tensors[f"model.decoder.{plain}"] = value
+    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(tensors.items())}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     for name, content in (
         ("config.json", settings),

@@ -89,8 +89,11 @@ def use_dense_experts(model: Model) -> None:
 
 
 def noised(target: Tensor, vocabulary: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Replace each token by a uniform one with the row's own probability t ~ U(0, 1). Returns canvas and t [B, 1]."""
-    share = torch.rand(target.shape[0], 1, generator=generator)
+    """Replace each token by a uniform one with the row's own probability t. Returns canvas and t [B, 1].
+
+    t is the larger of two draws from U(0, 1): what a small model finds hard is the first look at a canvas of noise.
+    """
+    share = torch.rand(2, target.shape[0], 1, generator=generator).amax(dim=0)
     hit = torch.rand(target.shape, generator=generator) < share
     noise = torch.randint(vocabulary, target.shape, generator=generator)
     return torch.where(hit, noise, target), share

@@ -179,7 +179,7 @@ def main() -> None:
                 f"{row['examples_per_second']} examples/s  {left / 60:.0f} min left",
                 flush=True,
             )
-        if (step + 1) % 200 == 0:
+        if (step + 1) % 100 == 0:
             save(last, model, trained, step + 1, noise)
     save(last, model, trained, arguments.until or arguments.steps, noise)
 
