@@ -201,9 +201,7 @@ def _per_layer(overrides: Any, count: int) -> dict[int, dict[str, Any]]:
     for key, value in overrides.items():
         index = int(key) if key.isascii() and key.isdigit() and len(key) < 9 else count
         if index >= count or index in found or not isinstance(value, Mapping):
-            raise CheckpointError(
-                f"config.json: text_config.per_layer_config[{key!r}] is not the one object of a layer."
-            )
+            raise CheckpointError(f"config.json: text_config.per_layer_config[{key!r:.40}] is no object of one layer.")
         found[index] = dict(value)
     return found
 

@@ -55,7 +55,7 @@ def _read_indexed(folder: Path) -> dict[str, Stored]:
         raise CheckpointError(f"{folder / _INDEX} has no proper 'weight_map'.")
     names = sorted(set(weight_map.values()))
     for name in names:
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise CheckpointError(f"{folder / _INDEX} names a file outside of the folder: {name!r}.")
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
@@ -122,7 +122,7 @@ def _tensors(file: Path, header: Mapping[str, Any], data: int, total: int) -> di
                 "Fetch the file again; `dgemma pull` resumes.",
             )
         needed = math.prod(shape) * _ITEM_BYTES.get(entry["dtype"], 0)
-        if last < first or (needed != last - first and entry["dtype"] in _ITEM_BYTES):
+        if needed != last - first and entry["dtype"] in _ITEM_BYTES:
             raise CheckpointError(
                 f"{file.name}: {name} has {last - first:,} bytes, its shape {list(shape)} needs others."
             )
