@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from dgemma_cli import __version__
+from dgemma_cli.commands.list import list_models
+from dgemma_cli.commands.pull import pull
+from dgemma_cli.commands.replay import replay
+from dgemma_cli.commands.rm import rm
 from dgemma_cli.commands.run import run
 
 app = typer.Typer(
@@ -46,3 +50,7 @@ def dgemma(
 
 
 app.command("run")(run)
+app.command("replay")(replay)
+app.command("pull")(pull)
+app.command("list")(list_models)
+app.command("rm")(rm)

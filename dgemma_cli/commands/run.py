@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
+from dgemma_cli.commands.checks import check_coloring, check_slow
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
@@ -23,13 +24,6 @@ class Dtype(StrEnum):
     AUTO = "auto"
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
-
-
-class Coloring(StrEnum):
-    """What a position's colour tells."""
-
-    STATE = "state"
-    ENTROPY = "entropy"
 
 
 def run(
@@ -85,7 +79,7 @@ def run(
         int | None, typer.Option("--slow", metavar="MS", help="Hold each step for MS milliseconds.")
     ] = None,
     color_by: Annotated[
-        Coloring | None,
+        ColorBy | None,
         typer.Option("--color-by", help="What colours tell in the live view.", show_default="state"),
     ] = None,
     show_thinking: Annotated[
@@ -117,10 +111,8 @@ def run(
     color = environment.color(no_color)
     if color_by is not None and not wants_live:
         raise UsageError("--color-by colours the live view, which is off here.")
-    if color_by is Coloring.ENTROPY and not color:
-        raise UsageError("--color-by entropy needs colours, which are off (--no-color or NO_COLOR).")
-    if slow is not None and slow < 0:
-        raise UsageError(f"slow must be at least 0, not {slow}.")
+    check_coloring(color_by, color)
+    check_slow(slow)
     if slow is not None and not (wants_live or jsonl or record):
         raise UsageError(
             "--slow holds steps, but nothing shows or keeps them here.", "Add --live, --jsonl or --record."
@@ -152,16 +144,13 @@ def run(
             markdown=markdown,
             stats=stats,
             color=color,
-            color_by=_BY[color_by],
+            color_by=color_by or ColorBy.STATE,
             slow=(slow or 0) / 1000,
             quiet=quiet,
             verbose=verbose,
         ),
         environment,
     )
-
-
-_BY: dict[Coloring | None, ColorBy] = {None: "state", Coloring.STATE: "state", Coloring.ENTROPY: "entropy"}
 
 
 def _refuse_both(*flags: tuple[str, bool]) -> None:

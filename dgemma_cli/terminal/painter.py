@@ -61,9 +61,11 @@ class Painter:
         size = self.size()
         if lines == self._drawn and size == self._size:
             return
-        self._write(_BEGIN + self._change(lines, clear=size != self._size) + _END)
+        change = self._change(lines, clear=size != self._size)
+        # Noted before it is written: an interrupt may come right after, and then ``erase`` must know of it.
         self._drawn = list(lines)
         self._size = size
+        self._write(_BEGIN + change + _END)
 
     def erase(self) -> None:
         """Take the frame away and give the terminal back: cursor shown, wrapping on, plain colours."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from dgemma_cli.terminal.canvas import State
 
-ColorBy = Literal["state", "entropy"]
+
+class ColorBy(StrEnum):
+    """What the colour of a position tells."""
+
+    STATE = "state"
+    ENTROPY = "entropy"
+
 
 DIM = "2"
 # Upper bounds in nats of each heat, and the colours: certain to lost.
@@ -22,7 +28,7 @@ class Palette:
 
     color: bool
     unicode: bool
-    by: ColorBy = "state"
+    by: ColorBy = ColorBy.STATE
 
     @property
     def mask(self) -> str:
@@ -44,7 +50,7 @@ class Palette:
 
     def style(self, state: State, changed: bool, entropy: float) -> str:
         """SGR parameters of a position ("" for plain)."""
-        if self.by == "entropy":
+        if self.by is ColorBy.ENTROPY:
             return next(code for bound, code in _HEAT if entropy < bound)
         if state is State.NOISE:
             return DIM

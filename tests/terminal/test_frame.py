@@ -11,7 +11,7 @@ from dgemma_cli.terminal.entries import Block, Step
 from dgemma_cli.terminal.frame import Scene, draw, masked, sparkline
 from dgemma_cli.terminal.narrator import Narrator
 from dgemma_cli.terminal.pace import Pace
-from dgemma_cli.terminal.palette import Palette
+from dgemma_cli.terminal.palette import ColorBy, Palette
 
 PALETTE = Palette(color=True, unicode=True)
 _CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -82,7 +82,7 @@ def test_without_unicode_there_is_only_ascii() -> None:
 
 
 def test_entropy_colours() -> None:
-    heat = Palette(color=True, unicode=True, by="entropy")
+    heat = Palette(color=True, unicode=True, by=ColorBy.ENTROPY)
     assert [heat.style(State.DRAFT, False, nats) for nats in (0.001, 0.05, 0.2, 1.0, 5.0)] == [
         "",
         "36",
