@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from dgemma_cli.errors import UsageError
+from dgemma_cli.sampling.presets import Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Options:
 
     max_tokens: kept tokens at the most (not one canvas: several blocks follow one another).
     seed: the same seed gives the same text on one machine; ``None`` draws one, told in the statistics.
-    preset: a name in sampling.presets: the policies, on which the settings below are laid.
+    preset: a name in sampling.presets, or a preset of one's own: the policies, on which the settings below are laid.
     steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
     steps; the reference preset ties the horizon to the cap.
     entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
@@ -23,7 +24,7 @@ class Options:
 
     max_tokens: int = 2048
     seed: int | None = None
-    preset: str = "reference"
+    preset: str | Preset = "reference"
     steps: int | None = None
     horizon: int | None = None
     t_min: float | None = None

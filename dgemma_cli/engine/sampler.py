@@ -25,13 +25,9 @@ class Sampler:
     @classmethod
     def resolve(cls, options: Options, defaults: GenerationDefaults) -> Sampler:
         """Raises UsageError for an unknown preset and where the settings contradict each other."""
-        if options.preset not in PRESETS:
+        preset = options.preset if isinstance(options.preset, Preset) else PRESETS.get(options.preset)
+        if preset is None:
             raise UsageError(f"There is no preset {options.preset!r}.", f"Presets: {', '.join(PRESETS)}.")
-        return cls.of(PRESETS[options.preset], options, defaults)
-
-    @classmethod
-    def of(cls, preset: Preset, options: Options, defaults: GenerationDefaults) -> Sampler:
-        """As ``resolve``, with the preset itself."""
 
         def choose(name: str) -> float:
             asked, preferred = getattr(options, name), getattr(preset, name, None)

@@ -10,11 +10,12 @@ class Preset:
     """What a preset changes of the checkpoint's own sampler settings; ``None`` leaves a setting alone.
 
     settled_reply: stop by the kept positions (SettledReply), not by the whole canvas. sure: its nats for stopping
-    without a confirming step. horizon: steps of the temperature schedule; ``None`` ties it to the cap.
+    without a confirming step. steps: the cap. horizon: steps of the temperature schedule; ``None`` ties it to the cap.
     """
 
     settled_reply: bool = False
     sure: float = 0.0
+    steps: int | None = None
     horizon: int | None = None
     entropy_bound: float | None = None
     confidence: float | None = None
