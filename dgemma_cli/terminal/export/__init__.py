@@ -1,0 +1,1 @@
+"""A film as a file that others can open."""
