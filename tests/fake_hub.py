@@ -30,7 +30,7 @@ class Fault:
 
     status: answered instead, with ``headers``. cut: the connection breaks after this many bytes of the body.
     corrupt: the bytes differ. short: the file ends this many bytes early, properly announced. no_ranges: a range is
-    answered with the whole file. rate: bytes a second. redirect: the file is at this other Hub.
+    answered with the whole file. rate: bytes a second. redirect: the file is at this other Hub. silent: no byte comes.
     """
 
     path: str
@@ -43,6 +43,7 @@ class Fault:
     no_ranges: bool = False
     rate: float | None = None
     redirect: str | None = None
+    silent: bool = False
 
 
 @dataclass
@@ -232,6 +233,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if fault is not None and fault.silent:
+            time.sleep(5)
+            self.close_connection = True
             return
         for start in range(0, len(body), _PIECE):
             piece = body[start : start + _PIECE]

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from dgemma_cli import __version__
 from dgemma_cli.catalog.hub_errors import explained
 from dgemma_cli.catalog.names import Reference
+from dgemma_cli.catalog.session import LIBRARY, request_headers
 from dgemma_cli.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def list_files(reference: Reference) -> Listing:
 
     with explained(reference):
         try:
-            info = HfApi(endpoint=constants.ENDPOINT).model_info(
+            api = HfApi(endpoint=constants.ENDPOINT, library_name=LIBRARY, library_version=__version__)
+            info = api.model_info(
                 reference.repository,
                 revision=reference.revision,
                 files_metadata=True,
@@ -78,15 +81,11 @@ def stream(
     Its status is 206, or 200 where the server sent the whole file instead. Raises huggingface_hub's and httpx2's
     errors as they are: a download may try again.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        build_hf_headers,
-        get_session,
-        hf_raise_for_status,
-    )
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
     url = f"{constants.ENDPOINT}/{reference.repository}/resolve/{commit}/{quote(name)}"
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # ranges count the bytes of the file itself
+    headers = {**request_headers(), "Accept-Encoding": "identity"}  # ranges count the bytes of the file itself
     if first or last is not None:
         headers["Range"] = f"bytes={first}-{'' if last is None else last}"
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import Reference, near_names
+from dgemma_cli.catalog.session import request_headers
 from dgemma_cli.errors import DgemmaError, DiskError, ModelUnavailable, NetworkError
 
 
@@ -97,6 +98,8 @@ def _not_found(repository: str) -> ModelUnavailable:
 
 def _refused(status: int, retry_after: str | None, reference: Reference) -> DgemmaError:
     again = f"dgemma pull {reference.name}"
+    if status == 401 and _token() is None:
+        return _not_found(reference.repository)  # the Hub does not tell strangers which of the two
     if status == 401:
         return ModelUnavailable("The Hub does not accept your token.", "Log in again: hf auth login")
     if status == 403:
@@ -145,12 +148,11 @@ def _models_of(owner: str) -> list[str]:
 def _ask(path: str) -> Any:
     """A JSON answer that is only good for a hint: None if there is none."""
     import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+    from huggingface_hub import constants, get_session
 
     try:
         url = constants.ENDPOINT + path
-        response = get_session().get(url, headers=build_hf_headers(), timeout=constants.DEFAULT_REQUEST_TIMEOUT)
+        response = get_session().get(url, headers=request_headers(), timeout=constants.DEFAULT_REQUEST_TIMEOUT)
         return response.json() if response.is_success else None
     except (httpx2.HTTPError, OSError, ValueError):
         return None
