@@ -14,6 +14,7 @@ from dgemma_cli.commands.pull import pull
 from dgemma_cli.commands.replay import replay
 from dgemma_cli.commands.rm import rm
 from dgemma_cli.commands.run import run
+from dgemma_cli.commands.show import show
 
 app = typer.Typer(
     name="dgemma",
@@ -55,4 +56,5 @@ app.command("replay")(replay)
 app.command("export")(export)
 app.command("pull")(pull)
 app.command("list")(list_models)
+app.command("show")(show)
 app.command("rm")(rm)
