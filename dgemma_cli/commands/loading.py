@@ -11,6 +11,7 @@ from dgemma_cli.prompting.prompter import Message, Prompter
 from dgemma_cli.terminal.narrator import Language
 
 if TYPE_CHECKING:
+    from dgemma_cli.device import Choice
     from dgemma_cli.engine.events import Event
     from dgemma_cli.engine.options import Options
     from dgemma_cli.model.model import Model
@@ -18,13 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A model ready to write. choice: why this device."""
+    """A model ready to write, and where it does."""
 
     name: str
     folder: Path
-    device: str
-    dtype: str
-    choice: str
+    choice: Choice
     prompter: Prompter
     model: Model
 
@@ -64,6 +63,6 @@ def load_session(name: str, device: str, dtype: str, progress: Callable[[int, in
     from dgemma_cli.device import choose  # torch, a second or two: after what can be told without it
     from dgemma_cli.weights.loader import load_model
 
-    choice = choose(device, dtype)
+    choice = choose(device, dtype, location.folder)
     model = load_model(location.folder, choice.device, choice.dtype, progress)
-    return Session(location.name, location.folder, choice.device, choice.dtype, choice.why, prompter, model)
+    return Session(location.name, location.folder, choice, prompter, model)

@@ -73,7 +73,7 @@ def perform(request: Request, environment: Environment) -> None:
             _tell_choice(session, environment, view)
         ids = session.encode(messages, request.thinking)
         narrator = Narrator(session.language(ids))
-        start = Start(session.name, session.device, session.dtype, request.prompt, request.system)
+        start = Start(session.name, session.choice.device, session.choice.dtype, request.prompt, request.system)
         for sink in sinks:
             sink.show(start)
         for event in paced(session.generate(ids, request.options), request.slow):
@@ -137,8 +137,8 @@ def _progress(request: Request, view: LiveView | None) -> Callable[[int, int], N
 def _tell_choice(session: loading.Session, environment: Environment, view: LiveView | None) -> None:
     lines = [
         f"model   {session.name} ({session.folder})",
-        f"device  {session.device} ({session.choice})",
-        f"dtype   {session.dtype}",
+        f"device  {session.choice.device} ({session.choice.why_device})",
+        f"dtype   {session.choice.dtype} ({session.choice.why_dtype})",
     ]
     if session.model.skipped:
         lines.append(f"skipped {session.model.skipped} vision tensors: dgemma reads text only")

@@ -59,7 +59,9 @@ def run(
     ] = "auto",
     dtype: Annotated[
         Dtype,
-        typer.Option("--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16."),
+        typer.Option(
+            "--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16, for small models on a CPU float32."
+        ),
     ] = Dtype.AUTO,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text and figures.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a JSON line.")] = False,

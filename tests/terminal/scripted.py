@@ -112,9 +112,11 @@ class ScriptedSession:
     events: Callable[[], Iterator[Event]]
     name: str = "scripted"
     folder: Path = Path("models/scripted")
-    device: str = "cpu"
-    dtype: str = "float32"
-    choice: str = "as asked"
+    choice: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            device="cpu", dtype="float32", why_device="as asked", why_dtype="auto: a small model on the CPU"
+        )
+    )
     model: Any = field(default_factory=lambda: SimpleNamespace(skipped=0))
     messages: list[Any] = field(default_factory=list)
     options: list[Options] = field(default_factory=list)
