@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from scripted import LANGUAGE, script, spell
 
@@ -12,6 +14,7 @@ from dgemma_cli.terminal.frame import Scene, draw, masked, sparkline
 from dgemma_cli.terminal.narrator import Narrator
 from dgemma_cli.terminal.pace import Pace
 from dgemma_cli.terminal.palette import ColorBy, Palette
+from dgemma_cli.terminal.untrusted import visible
 
 PALETTE = Palette(color=True, unicode=True)
 _CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -135,3 +138,13 @@ def test_a_narrow_status_drops_parts_from_the_least_important() -> None:
 def test_sparkline_of_nothing_and_of_zeros() -> None:
     assert sparkline([], PALETTE) == ""
     assert sparkline([0.0, 0.0], PALETTE) == "▁▁"
+
+
+@given(st.text(max_size=60), st.integers(2, 60), st.integers(4, 20))
+def test_nothing_of_the_models_text_steers_the_terminal(text: str, columns: int, rows: int) -> None:
+    nasty = "\x1b[2J\x07\x9b31m\r\u202e\x00" + text + "\x1b]0;t\x07"
+    for events in (3, 6, 9):
+        for line in draw(scene_after(nasty, events, thinking=nasty), PALETTE, columns, rows, Pace(), unfold=True):
+            left = _CODES.sub("", line)
+            assert left == visible(left)
+            assert "\n" not in left
