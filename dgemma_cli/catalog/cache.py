@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _INDEX = "model.safetensors.index.json"
 _PREFIX = "models--"
+_SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -71,24 +72,41 @@ def find(repository: str, revision: str, cache: Path | None = None) -> Snapshot 
     folder = repository_folder(repository, cache)
     if _COMMIT.fullmatch(revision):
         return _snapshot(repository, folder, revision)
-    candidates = [_read_line(pin_file(folder, revision)), _read_line(folder / "refs" / revision)]
+    commits = candidates(folder, revision)
+    found = {commit: snapshot for commit in commits if (snapshot := _snapshot(repository, folder, commit)) is not None}
+    return choose(commits, found)
+
+
+def choose(commits: Iterable[str], found: Mapping[str, Snapshot]) -> Snapshot | None:
+    """The first of ``commits`` that is complete, else the first that is there."""
+    there = [found[commit] for commit in commits if commit in found]
+    return next((snapshot for snapshot in there if snapshot.complete), there[0] if there else None)
+
+
+def candidates(folder: Path, revision: str) -> list[str]:
+    """The commits that a revision of a repository may mean, the likeliest first."""
+    commits = [_read_line(pin_file(folder, revision)), _read_line(folder / "refs" / revision)]
     for entry in _entries(folder / "dgemma" / "plans"):
         if _read_object(Path(entry.path)).get("revision") == revision:
-            candidates.append(Path(entry.name).stem)
-    found = [_snapshot(repository, folder, commit) for commit in dict.fromkeys(candidates) if _COMMIT.fullmatch(commit)]
-    snapshots = [snapshot for snapshot in found if snapshot is not None]
-    return next((snapshot for snapshot in snapshots if snapshot.complete), snapshots[0] if snapshots else None)
+            commits.append(Path(entry.name).stem)
+    return list(dict.fromkeys(filter(_COMMIT.fullmatch, commits)))
 
 
-def snapshots(repository: str, cache: Path | None = None) -> Iterator[Snapshot]:
-    """Every snapshot of a repository, and the pulls that were begun."""
+def snapshots(repository: str, cache: Path | None = None, only: Iterable[str] | None = None) -> Iterator[Snapshot]:
+    """Every snapshot of a repository, and the pulls that were begun; or those of them whose commits are in ``only``."""
     folder = repository_folder(repository, cache)
-    commits = {entry.name for entry in _entries(folder / "snapshots") if entry.is_dir()}
-    commits |= {Path(entry.name).stem for entry in _entries(folder / "dgemma" / "plans")}
+    commits = (
+        set(only) if only is not None else begun(folder) | {entry.name for entry in _entries(folder / "snapshots")}
+    )
     for commit in sorted(filter(_COMMIT.fullmatch, commits)):
         snapshot = _snapshot(repository, folder, commit)
         if snapshot is not None:
             yield snapshot
+
+
+def begun(folder: Path) -> set[str]:
+    """The commits of a repository that a pull was begun of."""
+    return {Path(entry.name).stem for entry in _entries(folder / "dgemma" / "plans")}
 
 
 def plan_file(repository_folder: Path, commit: str) -> Path:
@@ -118,18 +136,25 @@ def _snapshot(repository: str, folder: Path, commit: str) -> Snapshot | None:
         needed = _needed(files)
     else:
         return None
-    missing = tuple(name for name in needed if not (files / name).exists())
-    return Snapshot(repository, commit, files, needed, missing)
+    there = {entry.name for entry in _entries(files) if entry.is_file()}  # a link to nothing is no file
+    return Snapshot(repository, commit, files, needed, tuple(name for name in needed if name not in there))
 
 
 def _needed(folder: Path) -> tuple[str, ...]:
-    """What a snapshot that another tool fetched needs to be whole, as far as its own files tell."""
-    weights = _read_object(folder / _INDEX).get("weight_map")
-    if isinstance(weights, Mapping):
-        shards = sorted({str(name) for name in weights.values()})
+    """What a snapshot that another tool fetched needs to be whole, as far as its own files tell.
+
+    One shard's name tells all of them. The index, which has megabytes, is read only where there is none.
+    """
+    names = [entry.name for entry in _entries(folder)]
+    shard = next((match for name in names if (match := _SHARD.fullmatch(name))), None)
+    if shard is not None:
+        shards = [f"model-{number:05}-of-{shard[1]}.safetensors" for number in range(1, int(shard[1]) + 1)]
+    elif _INDEX in names:
+        weights = _read_object(folder / _INDEX).get("weight_map")
+        shards = sorted({str(name) for name in weights.values()}) if isinstance(weights, Mapping) else []
     else:
-        shards = sorted(path.name for path in folder.glob("*.safetensors")) or ["model.safetensors"]
-    return ("config.json", "tokenizer.json", *shards)
+        shards = sorted(name for name in names if name.endswith(".safetensors"))
+    return ("config.json", "tokenizer.json", *(shards or ["model.safetensors"]))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dgemma_cli.catalog import cache, known
-from dgemma_cli.catalog.names import NANO_FOLDER, short_name
+from dgemma_cli.catalog.names import DEFAULT_REVISION, NANO_FOLDER, short_name
 from dgemma_cli.errors import CheckpointError
 from dgemma_cli.weights.scheme import read_scheme
 
@@ -42,15 +44,19 @@ def entries(cache_folder: Path | None = None) -> list[Entry]:
     """The model of the package, and every DiffusionGemma of the cache, also those whose pull is not finished."""
     found = []
     if (NANO_FOLDER / "config.json").exists():
-        size, used = _measure(list(NANO_FOLDER.iterdir()))
+        size, used = _measure(NANO_FOLDER)
         found.append(Entry(known.NANO, None, None, format_of(NANO_FOLDER), size, 1, 1, used, NANO_FOLDER))
-    for repository in cache.repositories(cache_folder):
-        current = cache.find(repository, "main", cache_folder)
-        for snapshot in cache.snapshots(repository, cache_folder):
-            begun = cache.plan_file(cache.repository_folder(repository, cache_folder), snapshot.commit).exists()
-            if begun or is_diffusion_gemma(snapshot.folder):
-                is_current = current is not None and current.commit == snapshot.commit
-                found.append(_entry(snapshot, is_current, cache_folder))
+    root = cache_folder or cache.root()
+    for repository in cache.repositories(root):
+        folder = cache.repository_folder(repository, root)
+        begun = cache.begun(folder)
+        snapshots = {
+            snapshot.commit: snapshot
+            for snapshot in cache.snapshots(repository, root)
+            if snapshot.commit in begun or is_diffusion_gemma(snapshot.folder)
+        }
+        current = cache.choose(cache.candidates(folder, DEFAULT_REVISION), snapshots) if snapshots else None
+        found += [_entry(snapshot, snapshot is current, folder) for snapshot in snapshots.values()]
     return found
 
 
@@ -72,13 +78,11 @@ def format_of(folder: Path) -> str:
     return _DTYPES.get(str(dtype), "unknown")
 
 
-def _entry(snapshot: cache.Snapshot, is_current: bool, cache_folder: Path | None) -> Entry:
+def _entry(snapshot: cache.Snapshot, is_current: bool, folder: Path) -> Entry:
     repository = snapshot.repository
-    files = list(snapshot.folder.iterdir()) if snapshot.folder.is_dir() else []
-    size, used = _measure(files)
+    size, used = _measure(snapshot.folder)
     if not snapshot.complete:
-        blobs = cache.repository_folder(repository, cache_folder) / "blobs"
-        size += _measure(list(blobs.glob("*.incomplete")))[0]
+        size += _measure(folder / "blobs", ".incomplete")[0]
     return Entry(
         name=short_name(repository) if is_current else f"{repository}@{snapshot.commit}",
         repository=repository,
@@ -92,17 +96,17 @@ def _entry(snapshot: cache.Snapshot, is_current: bool, cache_folder: Path | None
     )
 
 
-def _measure(files: list[Path]) -> tuple[int, datetime | None]:
-    """Bytes of the files that links lead to, and when the last of the weights was read."""
+def _measure(folder: Path, ending: str = "") -> tuple[int, datetime | None]:
+    """Bytes of the files in ``folder``, or that its links lead to, and when the last of the weights was read."""
     size, used = 0, 0.0
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        size += status.st_size
-        if file.suffix == ".safetensors":
-            used = max(used, status.st_atime)
+    with suppress(OSError), os.scandir(folder) as files:
+        for file in files:
+            with suppress(OSError):
+                status = file.stat()
+                if file.name.endswith(ending):
+                    size += status.st_size
+                if file.name.endswith(".safetensors"):
+                    used = max(used, status.st_atime)
     return size, datetime.fromtimestamp(used, UTC) if used else None
 
 
