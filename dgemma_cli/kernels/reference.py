@@ -39,6 +39,7 @@ def routed_experts(
     counts = torch.bincount(flat, minlength=count).tolist()
     groups = torch.split(x.index_select(0, order // top_k), counts)
     outputs = [run(expert, rows) for expert, rows in enumerate(groups) if len(rows)]
-    # Back from expert order to token order, then a sum of fixed order: the same bits in every run.
-    unsorted = torch.cat(outputs).index_select(0, order.argsort()).view(tokens, top_k, -1)
-    return torch.einsum("nkh,nk->nh", unsorted, weights.to(unsorted.dtype))
+    # Each token gathers its k outputs and sums them in a fixed order, in one pass: the same bits in every run.
+    outputs_by_expert = torch.cat(outputs)
+    places = order.argsort().view(tokens, top_k)
+    return F.embedding_bag(places, outputs_by_expert, per_sample_weights=weights.to(x.dtype), mode="sum")

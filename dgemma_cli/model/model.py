@@ -15,6 +15,7 @@ from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
 
 _PREFILL_CHUNK = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
+_TILE = 8  # rows of the vocabulary's length that a CPU's second-level cache holds
 
 
 class SelfConditioning(nn.Module):
@@ -44,6 +45,7 @@ class Model(nn.Module):
         self._embedding_scale = math.sqrt(config.hidden_size)
         self.defaults = GenerationDefaults()
         self.skipped = 0  # tensors of the checkpoint left on disk: the vision tower
+        self.kernels = "torch reference"  # what computes its matrix products, for people to read
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.self_conditioning = SelfConditioning(config)
         self.stack = Stack(config)
@@ -104,8 +106,14 @@ class Model(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Tied output head: [..., hidden] -> float32 logits [..., V], softly capped."""
         cap = self.config.logit_softcap
-        logits = torch.nn.functional.linear(hidden, self.embed_tokens.weight).float()
-        return torch.tanh(logits / cap) * cap
+        logits = torch.nn.functional.linear(hidden, self.embed_tokens.weight)
+        if logits.requires_grad or logits.device.type != "cpu":
+            return torch.tanh(logits.float() / cap) * cap
+        capped = torch.empty_like(logits, dtype=torch.float32)
+        rows = zip(logits.flatten(0, -2).split(_TILE), capped.flatten(0, -2).split(_TILE), strict=True)
+        for row, out in rows:  # a few rows at a time stay in the cache for all passes over them
+            out.copy_(row).div_(cap).tanh_().mul_(cap)
+        return capped
 
     def _embed(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(ids)

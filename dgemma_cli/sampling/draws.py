@@ -40,12 +40,29 @@ class SeededDraws:
         return pick_by_inverse_cdf(probabilities, uniform)
 
 
+_CHUNK = 256  # ids summed at once before any are cumulated
+
+
 def pick_by_inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The first id at which the cumulated probability exceeds the uniform number.
+    """The first id at which the cumulated probability exceeds the uniform number, to within rounding; never an id of
+    probability zero.
 
     probabilities: [C, V], not negative, rows need not sum to exactly 1; uniform: in [0, 1), [C, 1]. Returns int64 [C].
     """
-    cumulated = probabilities.cumsum(dim=-1)
+    # Only the chunk that holds the id is cumulated: a whole cumsum takes many times as long as the chunks' sums.
+    padding = -probabilities.shape[1] % _CHUNK
+    padded = torch.nn.functional.pad(probabilities, (0, padding)) if padding else probabilities
+    chunks = padded.view(len(padded), -1, _CHUNK)
+    cumulated = chunks.sum(dim=-1).cumsum(dim=-1)
     # Scaling by the last entry, not by 1, makes rounding of the sum harmless.
-    ids = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)
-    return ids.clamp_(max=probabilities.shape[1] - 1)[:, 0]
+    threshold = uniform * cumulated[:, -1:]
+    chunk = _first_above(cumulated, threshold)
+    before = torch.where(chunk > 0, cumulated.gather(1, (chunk - 1).clamp_(min=0)), 0.0)
+    inside = chunks.gather(1, chunk[..., None].expand(-1, -1, _CHUNK))[:, 0].cumsum(dim=-1)
+    return (chunk * _CHUNK + _first_above(inside, threshold - before))[:, 0]
+
+
+def _first_above(cumulated: Tensor, threshold: Tensor) -> Tensor:
+    """The first index at which the ascending ``cumulated`` [C, n] exceeds ``threshold`` [C, 1], or its last step up."""
+    last = cumulated[:, -1:]
+    return torch.searchsorted(cumulated, torch.minimum(threshold, last.nextafter(torch.zeros_like(last))), right=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dgemma_cli.errors import CheckpointError, UsageError
+from dgemma_cli.model.blocking import block_weights
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.build import build
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
@@ -37,6 +38,7 @@ def load_model(folder: Path, device: str, dtype: str, progress: Progress | None 
     model.skipped = checkpoint.skipped
     model.defaults = checkpoint.defaults
     _fill(model, checkpoint, progress)
+    block_weights(model)
     return model
 
 
