@@ -64,7 +64,8 @@ def draw(scene: Scene, palette: Palette, columns: int, rows: int, pace: Pace, un
     unfold: show thinking as text; else it is one dim line. The end of the text matters most: the top is cut.
     """
     width = max(1, columns - 1)
-    thinking, text = _runs(scene, palette)
+    # A line that does not end may be longer than many screens: what is far above the screen needs no wrapping.
+    thinking, text = _runs(scene, palette, most=max(1, columns * rows))
     status = _status(scene, palette, pace, width)
     body: list[str] = []
     if thinking:
@@ -75,10 +76,10 @@ def draw(scene: Scene, palette: Palette, columns: int, rows: int, pace: Pace, un
     return (body[-room:] if room else []) + status
 
 
-def _runs(scene: Scene, palette: Palette) -> tuple[list[Run], list[Run]]:
-    """The thinking and the text of a scene, committed and drafted."""
-    thinking: list[Run] = [(visible(scene.thinking), DIM)] if scene.thinking else []
-    text: list[Run] = [(visible(scene.text), "")] if scene.text else []
+def _runs(scene: Scene, palette: Palette, most: int) -> tuple[list[Run], list[Run]]:
+    """The thinking and the text of a scene: of what is committed the last ``most`` characters, and the draft."""
+    thinking: list[Run] = [(visible(scene.thinking[-most:]), DIM)] if scene.thinking else []
+    text: list[Run] = [(visible(scene.text[-most:]), "")] if scene.text else []
     if scene.step is None:
         if scene.block is not None:
             text.append((palette.mask * scene.block.length, DIM))
