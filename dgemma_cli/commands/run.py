@@ -11,6 +11,7 @@ import typer
 
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import check_coloring, check_slow
+from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
@@ -91,6 +92,9 @@ def run(
         bool, typer.Option("--markdown", help="Render the answer as markdown (terminal only).")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print a line of figures after the answer.")] = False,
+    yes: Annotated[
+        bool, typer.Option("-y", "--yes", help="Fetch a model that is not on this machine without asking.")
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR=1).")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing but the answer and errors.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell which files and device are used.")] = False,
@@ -129,9 +133,11 @@ def run(
         steps=steps,
         drafts=wants_live or jsonl or stats or record is not None,
     )
+    said = read_prompt(prompt or [], environment)
+    fetch_missing(model, environment, yes, quiet)
     perform(
         Request(
-            prompt=read_prompt(prompt or [], environment),
+            prompt=said,
             system=system,
             model=model,
             device=device,

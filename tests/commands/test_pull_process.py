@@ -62,6 +62,24 @@ def test_pull_run_rm(hub: FakeHub, checkpoint: Checkpoint, tmp_path: Path) -> No
     assert all(path.startswith((f"/api/models/{NAME}/", f"/{NAME}/resolve/")) for path in paths)
 
 
+def test_run_fetches_in_a_pipe_only_if_told_to(hub: FakeHub, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    hub.add(NAME, checkpoint())
+    variables = environment(hub, tmp_path)
+    arguments = ["run", "-m", NAME, "hi", "--json", "-n", "8", "--steps", "1"]
+    refused = dgemma(variables, *arguments)
+    assert (refused.returncode, hub.asked) == (3, [])
+    assert f"dgemma pull {NAME}" in refused.stderr
+    offline = dgemma({**variables, "HF_HUB_OFFLINE": "1"}, *arguments, "-y")
+    assert (offline.returncode, hub.asked) == (3, [])
+    assert "HF_HUB_OFFLINE" in offline.stderr
+    answer = dgemma(variables, *arguments, "-y", "-q")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert json.loads(answer.stdout)["model"] == NAME
+    asked = len(hub.asked)
+    assert dgemma(variables, *arguments, "-y").returncode == 0
+    assert len(hub.asked) == asked
+
+
 def test_kills_at_random_moments(hub: FakeHub, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Every kill is followed by a resume, which is sometimes killed as well; what is whole never comes again."""
     files = checkpoint("bf16", 100_000)

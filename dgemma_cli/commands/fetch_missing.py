@@ -1,0 +1,41 @@
+"""A model that a command needs and that is not here: fetched after a question, or with ``--yes`` without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from dgemma_cli.catalog import cache
+from dgemma_cli.catalog.names import parse
+from dgemma_cli.terminal.environment import Environment
+
+
+def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) -> None:
+    """Pull ``model`` if it is not on this machine and the user agrees; otherwise do nothing, and loading will tell.
+
+    Nobody is asked in a pipe, and nothing is fetched there without ``yes``. Raises what a pull raises.
+    """
+    meaning = parse(model)
+    if isinstance(meaning, Path) or cache.offline():
+        return
+    found = [cache.find(reference.repository, reference.revision) for reference in meaning]
+    if any(snapshot is not None and snapshot.complete for snapshot in found):
+        return
+    interactive = environment.stdin_is_terminal and environment.stdout_is_terminal and environment.stderr_is_terminal
+    if not yes and not interactive:
+        return
+
+    from dgemma_cli.catalog.plan import make_plan
+    from dgemma_cli.catalog.pull import pull
+    from dgemma_cli.commands.pull import plan_text
+    from dgemma_cli.commands.pull_bar import watched
+
+    plan = make_plan(meaning[0])
+    if not quiet or not yes:
+        environment.say(f"{model} is not on this machine.\n{plan_text(plan)}")
+    plan.check_disk()
+    if not yes and not typer.confirm("Fetch it now?", default=True, err=True):
+        return
+    with watched(environment, plan.total, plan.total - plan.to_fetch, quiet) as report:
+        pull(plan, report)
