@@ -32,7 +32,7 @@ def _read(environment: Environment) -> str:
     try:
         data = environment.stdin.read()
     except OSError as error:
-        raise UsageError(f"Standard input cannot be read: {error.strerror}.") from None
+        raise UsageError(f"Standard input cannot be read: {error.strerror or error}.") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

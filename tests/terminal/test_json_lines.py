@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scripted import LANGUAGE, script, spell
 
 from dgemma_cli.errors import UsageError
-from dgemma_cli.terminal.entries import Entry, Finish, Start
+from dgemma_cli.terminal.entries import Entry, Finish, Start, Step
 from dgemma_cli.terminal.json_lines import read_lines, result, to_line
 from dgemma_cli.terminal.narrator import Narrator
 
@@ -74,3 +74,25 @@ def test_a_damaged_recording_is_named_with_its_line() -> None:
 def test_a_last_line_cut_short_is_left_out() -> None:
     found = lines(entries())
     assert len(list(read_lines([*found[:4], found[4][:20]], "x.jsonl"))) == 4
+
+
+def test_a_hundred_steps_of_a_full_canvas_take_less_than_400_kilobytes() -> None:
+    """With pieces as long as the published tokenizer's on English (4.6 characters with their space, on the mean), all
+    of them changing in every step, and entropies that need all their digits.
+    """
+    words = [" the", " model", ",", " crystal", "lises", " out", " of", " noise"]
+    assert sum(map(len, words)) / len(words) > 4.6
+    length = 0
+    for step in range(1, 101):
+        entry = Step(
+            block=0,
+            step=step,
+            draft=tuple(words[(step + place) % len(words)] for place in range(256)),
+            accepted=(True,) * 256,
+            changed=(True,) * 256,
+            entropy=tuple(0.01 + (place % 100) / 100 for place in range(256)),
+            thought=(False,) * 256,
+            end=256,
+        )
+        length += len(to_line(entry, 12.3456).encode()) + 1
+    assert length <= 400_000
