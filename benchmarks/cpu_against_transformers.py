@@ -19,12 +19,13 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers.models.diffusion_gemma import generation_diffusion_gemma as reference
+
 from dgemma_cli.engine.events import Finished
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.loader import load_model
-from transformers.models.diffusion_gemma import generation_diffusion_gemma as reference
 
 PROMPT, STEPS, CANVAS, VOCAB = 512, 8, 256, 32_768
 HIDDEN, LAYERS, EXPERTS, TOP_K, INNER, DENSE = 1024, 12, 64, 8, 256, 768
@@ -65,7 +66,7 @@ def network() -> transformers.DiffusionGemmaForBlockDiffusion:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
     model.tie_weights()
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def multiply_adds(prompt: int) -> float:
@@ -110,7 +111,7 @@ def run_theirs(model: transformers.DiffusionGemmaForBlockDiffusion, prompt: list
         eos_token_id=[VOCAB + 5],
     )
     torch.manual_seed(1)
-    model.generate(torch.tensor([prompt]), generation_config=settings)
+    model.generate(torch.tensor([prompt]), generation_config=settings)  # type: ignore[arg-type]
 
 
 def main() -> None:
