@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from dgemma_cli.terminal.canvas import State, settled_share, shown_length, states
@@ -20,10 +20,12 @@ _SPARKS = 24  # steps the sparkline remembers
 class Scene:
     """What a run shows at one moment, fed with its entries.
 
-    text, thinking: committed and not yet printed above the frame. activity: what goes on while there is no canvas.
+    text, thinking: committed and not yet printed above the frame. activity: what goes on while there is no canvas;
+    waited: for how many seconds.
     """
 
     activity: str = ""
+    waited: int = 0
     text: str = ""
     thinking: str = ""
     block: Block | None = None
@@ -53,9 +55,7 @@ class Scene:
 
     def snapshot(self) -> Scene:
         """A copy that later entries leave alone."""
-        return Scene(
-            self.activity, self.text, self.thinking, self.block, self.step, self.before, self.entropies[-_SPARKS:]
-        )
+        return replace(self, entropies=self.entropies[-_SPARKS:])
 
 
 def draw(scene: Scene, palette: Palette, columns: int, rows: int, pace: Pace, unfold: bool = False) -> list[str]:
@@ -117,7 +117,10 @@ def _folded(thinking: list[Run], palette: Palette, width: int) -> str:
 def _status(scene: Scene, palette: Palette, pace: Pace, width: int) -> list[str]:
     """The status line, its least important parts left out where there is no room."""
     if scene.block is None:
-        return [styled(crop(scene.activity + palette.ellipsis, width), DIM)] if scene.activity else []
+        if not scene.activity:
+            return []
+        waited = f" {scene.waited} s" if scene.waited > 1 else ""
+        return [styled(crop(scene.activity + palette.ellipsis + waited, width), DIM)]
     step = scene.step
     count = f"{step.step if step else 0}/{scene.block.cap}"
     share = settled_share(step, states(step, scene.before)) if step else 0.0

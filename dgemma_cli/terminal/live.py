@@ -36,6 +36,7 @@ class LiveView:
         self._news = threading.Event()
         self._closed = False
         self._stopping = False
+        self._waiting_since = time.perf_counter()
         self._handlers: dict[int, Any] = {}
         self._clock = Clock(pause)
         self.failure: Exception | None = None
@@ -59,8 +60,10 @@ class LiveView:
     def show(self, entry: Entry) -> None:
         """Take in an entry; it is drawn soon, or never if a newer one comes first."""
         with self._lock:
-            self._clock.note(entry, time.perf_counter())
+            now = time.perf_counter()
+            self._clock.note(entry, now)
             self._scene.feed(entry)
+            self._waiting_since = now
         self._news.set()
 
     def print_above(
@@ -112,7 +115,8 @@ class LiveView:
 
     def _run(self) -> None:
         while not self._closed:
-            if not self._news.wait(_IDLE_SECONDS) and not self._painter.resized:
+            changed = self._news.wait(_IDLE_SECONDS)
+            if not changed and self._scene.block is not None and not self._painter.resized:
                 continue
             self._news.clear()
             begun = time.perf_counter()
@@ -138,6 +142,7 @@ class LiveView:
         columns, rows = self._painter.size()
         with self._lock:
             scene = self._scene.snapshot()
+            scene.waited = int(time.perf_counter() - self._waiting_since)
             pace = self._clock.pace
             if self._closed:
                 return

@@ -135,6 +135,12 @@ def test_a_narrow_status_drops_parts_from_the_least_important() -> None:
     assert plain(draw(scene, PALETTE, 20, 24, pace))[-1] == "2/48 · 25%"
 
 
+def test_a_long_wait_is_counted() -> None:
+    assert plain(draw(Scene("loading nano", waited=1), PALETTE, 80, 24, Pace())) == ["loading nano…"]
+    assert plain(draw(Scene("loading nano", waited=9), PALETTE, 80, 24, Pace())) == ["loading nano… 9 s"]
+    assert plain(draw(Scene("loading nano", waited=9), PALETTE, 12, 24, Pace())) == ["loading nan"]
+
+
 def test_sparkline_of_nothing_and_of_zeros() -> None:
     assert sparkline([], PALETTE) == ""
     assert sparkline([0.0, 0.0], PALETTE) == "▁▁"
