@@ -8,6 +8,7 @@ import typer
 
 from dgemma_cli.catalog import cache
 from dgemma_cli.catalog.names import parse
+from dgemma_cli.errors import ModelUnavailable
 from dgemma_cli.terminal.environment import Environment
 
 
@@ -16,7 +17,10 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
 
     Nobody is asked in a pipe, and nothing is fetched there without ``yes``. Raises what a pull raises.
     """
-    meaning = parse(model)
+    try:
+        meaning = parse(model)
+    except ModelUnavailable:
+        return
     if isinstance(meaning, Path) or cache.offline():
         return
     found = [cache.find(reference.repository, reference.revision) for reference in meaning]
