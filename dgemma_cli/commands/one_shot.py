@@ -73,7 +73,8 @@ def perform(request: Request, environment: Environment) -> None:
             _tell_choice(session, environment, view)
         ids = session.encode(messages, request.thinking)
         narrator = Narrator(session.language(ids))
-        start = Start(session.name, session.choice.device, session.choice.dtype, request.prompt, request.system)
+        choice = session.choice
+        start = Start(session.name, choice.device, choice.dtype, request.prompt, request.system, request.slow)
         for sink in sinks:
             sink.show(start)
         for event in paced(session.generate(ids, request.options), request.slow):
@@ -109,7 +110,7 @@ def paced(events: Iterator[Event], pause: float) -> Iterator[Event]:
 def _view(request: Request, environment: Environment) -> LiveView:
     palette = Palette(request.color, environment.unicode, request.color_by)
     painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
-    return LiveView(painter, palette, request.show_thinking, request.slow)
+    return LiveView(painter, palette, request.show_thinking)
 
 
 def _sinks(request: Request, environment: Environment, view: LiveView | None) -> Iterator[Sink]:

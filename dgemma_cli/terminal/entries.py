@@ -11,13 +11,14 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The run that follows. prompt and system are the user's words."""
+    """The run that follows. prompt and system are the user's words. slow: seconds each step is held for."""
 
     model: str
     device: str
     dtype: str
     prompt: str
     system: str | None
+    slow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

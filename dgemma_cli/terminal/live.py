@@ -26,8 +26,7 @@ class LiveView:
     A failure in drawing ends the view (``failure`` tells it), never the run.
     """
 
-    def __init__(self, painter: Painter, palette: Palette, unfold_thinking: bool = False, pause: float = 0.0) -> None:
-        """pause: seconds a step is held for, not to be counted in the pace."""
+    def __init__(self, painter: Painter, palette: Palette, unfold_thinking: bool = False) -> None:
         self._painter = painter
         self._palette = palette
         self._unfold = unfold_thinking
@@ -38,7 +37,7 @@ class LiveView:
         self._stopping = False
         self._waiting_since = time.perf_counter()
         self._handlers: dict[int, Any] = {}
-        self._clock = Clock(pause)
+        self._clock = Clock()
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dgemma_cli.terminal.entries import Commit, Entry, Prompt, Step
+from dgemma_cli.terminal.entries import Commit, Entry, Prompt, Start, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,11 @@ class Pace:
 
 
 class Clock:
-    """Keeps ``pace``. pause: seconds each step was held for, which do not count."""
+    """Keeps ``pace``. The seconds for which steps are held (``Start.slow``) do not count."""
 
-    def __init__(self, pause: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.pace = Pace()
-        self._pause = pause
+        self._pause = 0.0
         self._begun = 0.0
         self._last_step = 0.0
         self._steps = 0
@@ -29,6 +29,8 @@ class Clock:
     def note(self, entry: Entry, now: float) -> None:
         """Take in an entry that came at ``now`` (seconds, from any origin)."""
         match entry:
+            case Start():
+                self._pause = entry.slow
             case Prompt():
                 self._begun = now - entry.seconds
             case Step():
