@@ -99,6 +99,15 @@ def test_the_pin_outlives_a_newer_incomplete_ref(hub: Path) -> None:
     assert resolve("tiny/bf16").folder == pulled
 
 
+def test_what_is_complete_goes_before_what_is_pinned_and_damaged(hub: Path) -> None:
+    damaged = put(hub, "tiny/bf16", COMMIT, *WHOLE[:2], ref=None)
+    cache.write_atomically(cache.pin_file(damaged.parent.parent, "main"), COMMIT)
+    with pytest.raises(ModelUnavailable, match="2 of 3 files"):
+        resolve("tiny/bf16")
+    theirs = put(hub, "tiny/bf16", OTHER, *WHOLE)
+    assert resolve("tiny/bf16").folder == theirs
+
+
 def test_catalog_names_find_their_repository(hub: Path) -> None:
     bf16 = put(hub, "google/diffusiongemma-26B-A4B-it", COMMIT, *WHOLE)
     assert resolve("diffusiongemma:bf16").folder == bf16
