@@ -393,6 +393,13 @@ def test_a_terminal_gets_no_control_characters(dgemma: Run, session: ScriptedSes
     assert json.loads(shown)["text"] == text
 
 
+def test_thoughts_on_a_terminal_are_dim_and_harmless(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("yes", thinking="h\x1b[2Jm\x9b1m"), canvas=8)
+    outcome = dgemma("run", "hi", "--show-thinking", "--no-live", stderr_is_terminal=True)
+    assert outcome.out == b"yes\n"
+    assert outcome.err.replace("\x1b[2m", "").replace("\x1b[0m", "") == "h[2Jm1m\n"
+
+
 def test_a_terminal_that_lacks_a_character_gets_a_question_mark(dgemma: Run, session: ScriptedSession) -> None:
     session.events = lambda: script(spell("é世"), canvas=8, steps=1)
     assert dgemma("run", "hi", "-q", stdout_is_terminal=True, encoding="latin-1").out == b"\xe9?\n"

@@ -45,6 +45,13 @@ def test_the_canvas_is_seen_settling() -> None:
     assert terminal.finish() == 0
 
 
+def test_the_unfinished_line_waits_in_the_frame() -> None:
+    terminal = Terminal("run", "hi", text="First line.\nSecond line and more.", canvas=16, step_ms=150)
+    terminal.until(lambda lines: lines[1:2] == ["First line."] and lines[2:3] == ["Seco░░░░░░░░░░░░░░░░"])
+    assert terminal.finish() == 0
+    assert terminal.lines() == [COMMAND_LINE, "First line.", "Second line and more."]
+
+
 def test_loading_is_shown_and_leaves_nothing() -> None:
     terminal = Terminal("run", "hi", "-m", "nano", load_ms="400")
     terminal.until(lambda lines: lines[1:] == ["loading nano…"])
