@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dgemma_cli import __version__
+from dgemma_cli.commands.check import check
 from dgemma_cli.commands.export import export
 from dgemma_cli.commands.list import list_models
 from dgemma_cli.commands.pull import pull
@@ -55,6 +56,7 @@ app.command("run")(run)
 app.command("replay")(replay)
 app.command("export")(export)
 app.command("pull")(pull)
+app.command("check")(check)
 app.command("list")(list_models)
 app.command("show")(show)
 app.command("rm")(rm)

@@ -20,7 +20,8 @@ def block_weights(model: Model) -> None:
         return
     config = model.config
     rows = max(1, config.canvas_length * config.top_k_experts // config.num_experts)
-    for name, module in list(model.named_modules()):
+    for name in [name for name, _ in model.named_modules()]:  # names alone: a list of modules would keep all weights
+        module = model.get_submodule(name)
         # The router stays: which experts are chosen must not hang on the kernel, and it is small.
         if isinstance(module, nn.Linear) and not name.endswith("router.proj"):
             model.set_submodule(name, blocked.BlockedLinear(module.weight))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
@@ -25,12 +29,30 @@ TORCH_DTYPES = {
 }
 
 
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out the initial values of modules. On the meta device they are not even drawn, and yet cost seconds: the
+    first ``normal_`` there imports all of torch's compiler.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> Model:
     """A model whose parameters and buffers have their places on ``device``, and nothing in them.
 
     dtype is that of the plain parameters; packed ones keep the dtypes of their format.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoRandomNumbers():
         model = Model(config).to(dtype)
         for name, spec in plan.packed.items():
             if isinstance(spec, PackedExpertsSpec):
@@ -38,7 +60,13 @@ def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> M
             else:
                 made = _linear(spec, dtype)
             model.set_submodule(name, made)
-    return model.to_empty(device=device).requires_grad_(False).eval()
+    for module in model.modules():  # as Module.to_empty does, whose empty_like would import the compiler as well
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            place = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            setattr(module, name, nn.Parameter(place, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+    return model.eval()
 
 
 def _linear(spec: PackedLinearSpec, dtype: torch.dtype) -> nn.Module:

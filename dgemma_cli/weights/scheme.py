@@ -53,11 +53,14 @@ def _matches(module: str, pattern: str) -> bool:
     return fnmatchcase(module, pattern)
 
 
-def read_scheme(folder: Path, config: Mapping[str, Any]) -> Scheme:
-    """The scheme of a checkpoint folder. config: its parsed config.json. Raises CheckpointError for what is unknown."""
+def read_scheme(folder: Path | None, config: Mapping[str, Any]) -> Scheme:
+    """The scheme of a checkpoint. config: its parsed config.json; folder: where it lies, if it is here.
+
+    Raises CheckpointError for what is unknown.
+    """
     found = config.get("quantization_config")
-    file = folder / _MODELOPT_FILE
-    other = read_json(file).get("quantization") if file.exists() else None
+    file = folder / _MODELOPT_FILE if folder is not None else None
+    other = read_json(file).get("quantization") if file is not None and file.exists() else None
     if other is not None and not isinstance(other, Mapping):
         raise CheckpointError(f"{_MODELOPT_FILE}: quantization is not an object.")
     if found is None:

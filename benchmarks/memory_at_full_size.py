@@ -1,0 +1,67 @@
+"""Load a checkpoint and denoise one canvas: seconds, and the memory that was predicted against the memory it took.
+
+python tools/make_synthetic.py DIR --format nvfp4 --size full     # 18.8 GB
+python benchmarks/memory_at_full_size.py DIR --steps 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import torch
+
+from dgemma_cli import memory
+from dgemma_cli.engine.events import Denoised, PromptEncoded
+from dgemma_cli.engine.generate import generate
+from dgemma_cli.engine.options import Options
+from dgemma_cli.weights.loader import load_model
+
+
+def peak() -> int:
+    """The most bytes this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=64, metavar="TOKENS")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    figures: dict[str, float] = {"bytes_before": peak()}
+
+    begun = time.perf_counter()
+    model = load_model(arguments.folder, "cpu", "bfloat16")
+    figures["load_seconds"] = time.perf_counter() - begun
+    figures["weights_bytes"] = sum(
+        tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()]
+    )
+    figures["load_gb_per_second"] = figures["weights_bytes"] / figures["load_seconds"] / 1e9
+    figures["peak_bytes_loaded"] = peak()
+    print(json.dumps(figures), flush=True)
+
+    ids = torch.randint(0, model.config.vocab_size, (arguments.prompt,)).tolist()
+    options = Options(max_tokens=model.config.canvas_length, steps=arguments.steps, seed=0, drafts=True)
+    last = time.perf_counter()
+    for event in generate(model, ids, options):
+        now = time.perf_counter()
+        if isinstance(event, PromptEncoded):
+            print(f"prompt of {len(ids)} tokens: {now - last:.1f} s", flush=True)
+        elif isinstance(event, Denoised):
+            print(f"step {event.step}: {now - last:.1f} s, peak so far {peak() / 1e9:.2f} GB", flush=True)
+        last = now
+    figures["peak_bytes"] = peak()
+    needed = memory.of_folder(arguments.folder).needs(arguments.prompt, "cpu")
+    figures["predicted_bytes"] = needed.total
+    figures["predicted_over_measured"] = needed.total / figures["peak_bytes"]
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
