@@ -82,6 +82,9 @@ def test_an_svg_spends_the_time_on_each_shot() -> None:
     svg = to_svg(film(), STAGE)
     total = sum(seconds(film()))
     assert f"run {total:.2f}s step-end infinite" in svg
+    moves = [int(pixels) for pixels in re.findall(r"%\{transform:translateX\((-?\d+)px\)", svg)]
+    places = [int(pixels) for pixels in re.findall(r'<g transform="translate\((\d+)\)"', svg)]
+    assert moves == [-place for place in places] == [-504 * index for index in range(len(film().shots))]
     begins = [float(share) for share in re.findall(r"([\d.]+)%\{transform", svg)]
     assert begins[0] == 0.0
     assert begins[1] == pytest.approx(100 * 0.2 / total, abs=0.001)
