@@ -1,4 +1,4 @@
-"""A model on this machine, described from its own files: sizes, format, sampler, licence, memory."""
+"""A model on this machine, described from its own files: sizes, format, sampler, licence."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from dgemma_cli.weights.checkpoint import read_checkpoint
 from dgemma_cli.weights.layout import make_plan
 from dgemma_cli.weights.scheme import Scheme
 
-_CONTEXTS = (8_192, 32_768, 131_072, 262_144)  # tokens
-_ITEM = 2  # bytes of a bfloat16
 _LICENSE = re.compile(r"^license:\s*([^\s#]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What ``dgemma show`` tells. parameters: of the text model; active: those that one token uses; disk, weights:
-    bytes of the files, and of what is loaded of them; memory: bytes of weights and KV cache by tokens of context.
+    """What ``dgemma show`` tells. parameters: of the text model; active: those that one token uses; disk: bytes of
+    the files.
     """
 
     architecture: str
@@ -33,21 +31,17 @@ class Description:
     defaults: GenerationDefaults
     license: str | None
     disk: int
-    weights: int
-    memory: dict[int, int]
 
 
 def describe(folder: Path) -> Description:
     """Read configuration and headers. Raises CheckpointError, ModelUnavailable if they are not in order."""
     checkpoint = read_checkpoint(folder)
-    config, stored = checkpoint.config, checkpoint.stored
+    config = checkpoint.config
     architectures = read_json(folder / "config.json").get("architectures")
-    weights = sum(stored[slot.tensor].size for slot in checkpoint.plan.slots if slot.tensor in stored)
     plain = make_plan(config, Scheme(), lambda _tensor: None)
     parameters = sum(prod(slot.part.shape) for slot in plain.slots)
     of_an_expert = 3 * config.hidden_size * config.moe_intermediate_size
     idle = len(config.layers) * (config.num_experts - config.top_k_experts) * of_an_expert
-    contexts = [tokens for tokens in _CONTEXTS if tokens < config.max_context] + [config.max_context]
     return Description(
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "not stated",
         parameters=parameters,
@@ -57,20 +51,7 @@ def describe(folder: Path) -> Description:
         defaults=checkpoint.defaults,
         license=_license(folder),
         disk=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-        weights=weights,
-        memory={tokens: weights + kv_cache_bytes(config, tokens) for tokens in contexts},
     )
-
-
-def kv_cache_bytes(config: ModelConfig, tokens: int) -> int:
-    """Bytes of the keys and values of ``tokens`` and a canvas, in bfloat16. Sliding layers keep no more than their
-    window.
-    """
-    total = 0
-    for layer in config.layers:
-        kept = min(tokens, config.sliding_window - 1) if layer.sliding else tokens
-        total += 2 * layer.num_kv_heads * layer.head_dim * (kept + config.canvas_length) * _ITEM
-    return total
 
 
 def _license(folder: Path) -> str | None:

@@ -61,14 +61,16 @@ def explain(error: Exception, reference: Reference) -> DgemmaError:
 
 def disk_error(error: OSError) -> DgemmaError:
     """The DgemmaError for a file that cannot be written."""
-    place = Path(str(error.filename)).parent if error.filename else cache.root()
+    place = str(Path(str(error.filename)).parent) if error.filename else "the model cache"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(
-            f"The disk with {cache.root()} is full.",
-            "Make room (dgemma list, dgemma rm), or set HF_HOME to a larger disk. What is fetched is kept.",
+            f"The disk with {place} is full.",
+            "Make room (dgemma list, dgemma rm), or name a larger disk: --cache-dir, or HF_HOME.\n"
+            "What is fetched is kept.",
         )
     return DiskError(
-        f"{place} cannot be written: {error.strerror or error}.", "Set HF_HOME to a folder that you may write to."
+        f"{place} cannot be written: {error.strerror or error}.",
+        "Name a folder that you may write to: --cache-dir, or HF_HOME.",
     )
 
 

@@ -14,7 +14,7 @@ from dgemma_cli.catalog.names import Reference
 from dgemma_cli.catalog.selection import select
 from dgemma_cli.errors import CheckpointError, DiskError
 from dgemma_cli.model.config import ModelConfig
-from dgemma_cli.weights.scheme import read_scheme
+from dgemma_cli.weights.scheme import Scheme, read_scheme
 
 _SPARE = 64 * 1024 * 1024  # bytes of the disk to leave free
 
@@ -24,7 +24,7 @@ class Plan:
     """A pull, settled before its first byte of weights.
 
     files: all that are needed; here: the names of those on disk; partial: bytes that an interrupted pull left of the
-    others; weights: what the model takes in memory; disk_free: bytes.
+    others; weights: what the model takes in memory; config, scheme: what config.json says; disk_free: bytes.
     """
 
     reference: Reference
@@ -34,6 +34,8 @@ class Plan:
     here: frozenset[str]
     partial: int
     weights: WeightBytes
+    config: ModelConfig
+    scheme: Scheme
     disk_free: int
 
     @property
@@ -86,7 +88,7 @@ def make_plan(reference: Reference, cache_folder: Path | None = None) -> Plan:
     folder = cache.repository_folder(reference.repository, root)
     snapshot = folder / "snapshots" / listing.commit
     paths = {file.name: path for file in files if (path := _whole(file, snapshot, folder)) is not None}
-    _check_config(reference, listing.commit, files[0], snapshot, paths.get(files[0].name))
+    config, scheme = _read_config(reference, listing.commit, files[0], snapshot, paths.get(files[0].name))
     partial = 0
     for file in files:
         left = folder / "blobs" / f"{file.digest}.incomplete"
@@ -101,6 +103,8 @@ def make_plan(reference: Reference, cache_folder: Path | None = None) -> Plan:
         here=frozenset(paths),
         partial=partial,
         weights=weigh(reference, listing.commit, weights, paths),
+        config=config,
+        scheme=scheme,
         disk_free=_free(root),
     )
 
@@ -113,18 +117,19 @@ def _whole(file: RemoteFile, snapshot: Path, folder: Path) -> Path | None:
     return None
 
 
-def _check_config(reference: Reference, commit: str, file: RemoteFile, snapshot: Path, here: Path | None) -> None:
+def _read_config(
+    reference: Reference, commit: str, file: RemoteFile, snapshot: Path, here: Path | None
+) -> tuple[ModelConfig, Scheme]:
     """Refuse what is no DiffusionGemma, or is packed in an unknown way, before its weights are fetched."""
     data = here.read_bytes() if here else read(reference, commit, file.name, 0, file.size)
     try:
         config = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{reference.repository}: config.json is not a JSON object.")
     try:
-        ModelConfig.from_dict(config)
-        read_scheme(snapshot, config)
+        return ModelConfig.from_dict(config), read_scheme(snapshot, config)
     except CheckpointError as error:
         raise CheckpointError(f"{reference.repository}: {error.message}", error.hint) from None
 

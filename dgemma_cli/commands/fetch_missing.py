@@ -34,8 +34,9 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
     from dgemma_cli.catalog.pull import pull
     from dgemma_cli.commands.pull import plan_text
     from dgemma_cli.commands.pull_bar import watched
+    from dgemma_cli.commands.verdict import best
 
-    plan = make_plan(meaning[0])
+    plan = make_plan(best(meaning))
     if not quiet or not yes:
         environment.say(f"{model} is not on this machine.\n{plan_text(plan)}")
     plan.check_disk()

@@ -55,13 +55,14 @@ def pull(
         if "@" in model:
             raise UsageError(f"{model} names a revision, and so does --revision.")
         model = f"{model}@{revision}"
-    reference = parse_hub(model)[0]
+    references = parse_hub(model)
 
     from dgemma_cli.catalog.plan import make_plan
     from dgemma_cli.catalog.pull import pull as fetch
     from dgemma_cli.commands.pull_bar import watched
+    from dgemma_cli.commands.verdict import best
 
-    plan = make_plan(reference, cache_dir)
+    plan = make_plan(best(references), cache_dir)
     if dry_run:
         environment.write(json.dumps(describe(plan), indent=2) + "\n" if json_output else plan_text(plan) + "\n")
         plan.check_disk()
@@ -80,21 +81,26 @@ def pull(
 
 def plan_text(plan: Plan) -> str:
     """The plan in a few lines."""
+    from dgemma_cli.commands.verdict import verdict
+
     here = plan.total - plan.to_fetch
     fetch = f"{size(plan.to_fetch)} to fetch" if plan.to_fetch else "all of it is here"
-    weights = ("" if plan.weights.exact else "at most ") + size(plan.weights.total)
+    found = verdict(plan)
     lines = [
         f"model   {plan.reference.repository} at {plan.reference.revision} ({plan.commit[:12]})",
         f"files   {len(plan.files)}, {size(plan.total)}: {fetch}"
         + (f", {size(here)} here already" if here and plan.to_fetch else ""),
         f"disk    {size(plan.disk_free)} free in {plan.cache}",
-        f"memory  {weights} for the weights, and some more for context and computing",
+        f"memory  {size(found.needs)} with {found.context:,} tokens of context. {found.text()}",
     ]
     return "\n".join(lines)
 
 
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan for programs. Sizes in bytes."""
+    from dgemma_cli.commands.verdict import verdict
+
+    found = verdict(plan)
     return {
         "model": plan.reference.name,
         "repository": plan.reference.repository,
@@ -106,4 +112,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "to_fetch": plan.to_fetch,
         "disk_free": plan.disk_free,
         "weights": {"size": plan.weights.total, "exact": plan.weights.exact},
+        "memory": {"needs": found.needs, "context": found.context, "fits": not found.problem, "verdict": found.text()},
     }

@@ -18,6 +18,9 @@ from dgemma_cli.terminal.untrusted import visible
 
 if TYPE_CHECKING:
     from dgemma_cli.catalog.description import Description
+    from dgemma_cli.memory import Footprint
+
+_CONTEXTS = (8_192, 32_768, 131_072)  # tokens
 
 
 def show(
@@ -39,19 +42,27 @@ def show(
         environment.write(visible(_template(location.folder)).rstrip("\n") + "\n")
         return
 
+    from dgemma_cli import memory
     from dgemma_cli.catalog.description import describe
 
     found = describe(location.folder)
+    footprint = memory.of_folder(location.folder)
     if json_output:
-        environment.write(json.dumps(_fields(location, found), indent=2) + "\n")
+        environment.write(json.dumps(_fields(location, found, footprint), indent=2) + "\n")
     else:
-        lines = [f"{label:<13} {visible(value)}" for label, value in _lines(location, found)]
+        lines = [f"{label:<13} {visible(value)}" for label, value in _lines(location, found, footprint)]
         environment.write("\n".join(lines) + "\n")
 
 
-def _lines(location: Location, found: Description) -> list[tuple[str, str]]:
+def _needs(footprint: Footprint) -> dict[int, int]:
+    """Bytes in all on a GPU, by tokens of context."""
+    most = footprint.config.max_context
+    return {tokens: footprint.needs(tokens, "cuda").total for tokens in [*(n for n in _CONTEXTS if n < most), most]}
+
+
+def _lines(location: Location, found: Description, footprint: Footprint) -> list[tuple[str, str]]:
     config, defaults = found.config, found.defaults
-    memory = ", ".join(f"{size(count)} at {_tokens(tokens)}" for tokens, count in found.memory.items())
+    needs = ", ".join(f"{size(count)} at {_tokens(tokens)}" for tokens, count in _needs(footprint).items())
     return [
         ("model", location.name),
         ("folder", str(location.folder)),
@@ -70,11 +81,11 @@ def _lines(location: Location, found: Description) -> list[tuple[str, str]]:
         ),
         ("licence", found.license or "not stated"),
         ("disk", size(found.disk)),
-        ("memory", f"weights {size(found.weights)}; with KV cache {memory}"),
+        ("memory", f"weights {size(footprint.weights)}; in all, on a GPU, {needs} of context"),
     ]
 
 
-def _fields(location: Location, found: Description) -> dict[str, Any]:
+def _fields(location: Location, found: Description, footprint: Footprint) -> dict[str, Any]:
     config, defaults = found.config, found.defaults
     return {
         "model": location.name,
@@ -101,7 +112,10 @@ def _fields(location: Location, found: Description) -> dict[str, Any]:
         },
         "license": found.license,
         "disk": found.disk,
-        "memory": {"weights": found.weights, "with_kv_cache": {str(key): value for key, value in found.memory.items()}},
+        "memory": {
+            "weights": footprint.weights,
+            "needs": {str(key): value for key, value in _needs(footprint).items()},
+        },
     }
 
 

@@ -316,6 +316,8 @@ def test_repositories_that_dgemma_cannot_run_are_refused_by_the_plan(hub: FakeHu
         (without(single, "config.json"), r"has no config\.json"),
         ({**single, "config.json": other}, "tiny/bf16: config.json: model_type is 'llama'"),
         ({**single, "config.json": b"[]"}, "not a JSON object"),
+        ({**single, "config.json": b""}, "not a JSON object"),
+        ({**single, "model.safetensors": b""}, "no safetensors file"),
         ({**single, "config.json": b"{" + b" " * 300_000}, "cannot be right"),
         ({**single, "model.safetensors": b"\xff" * 100}, "no safetensors file"),
         ({**single, "model.safetensors": (2).to_bytes(8, "little") + b"[]"}, "damaged"),

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from dgemma_cli.catalog import cache
+from dgemma_cli.catalog.names import completions
 from dgemma_cli.catalog.resolve import resolve
 from dgemma_cli.errors import ModelUnavailable
 
@@ -196,3 +197,28 @@ def test_neither_torch_nor_the_hub_library_is_imported() -> None:
         "import sys, dgemma_cli.catalog.resolve; print([m for m in ('torch', 'huggingface_hub') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_completion_knows_the_catalog_and_the_cache(hub: Path) -> None:
+    put(hub, "tiny/bf16", COMMIT, *WHOLE)
+    assert completions("tin") == ["tiny/bf16"]
+    assert completions("diffusiongemma:n") == ["diffusiongemma:nvfp4", "diffusiongemma:nvfp4-redhat"]
+    assert completions("nothing") == []
+
+
+def test_completion_in_a_shell_takes_no_network(hub: Path) -> None:
+    variables = {
+        "PATH": "",
+        "HF_HOME": str(hub.parent),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "_DGEMMA_COMPLETE": "complete_bash",
+        "COMP_WORDS": "dgemma pull diffusiongemma:i",
+        "COMP_CWORD": "2",
+    }
+    script = (
+        "import sys\nfrom dgemma_cli.__main__ import main\nmain([])\n"
+        "print([m for m in ('torch', 'httpx2') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True)
+    assert "diffusiongemma:int4" in done.stdout
+    assert done.stderr == "[]\n"

@@ -1,5 +1,5 @@
 """The fake Hub's fixtures, for these tests."""
 
-from hub_fixtures import checkpoint, hub
+from hub_fixtures import checkpoint, dgemma, hub
 
-__all__ = ["checkpoint", "hub"]
+__all__ = ["checkpoint", "dgemma", "hub"]

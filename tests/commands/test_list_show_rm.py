@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fake_hub import FakeHub, Fault
+from hub_fixtures import Run
 from huggingface_hub import snapshot_download
 
-from dgemma_cli.__main__ import main
 from dgemma_cli.catalog import cache
 
 Checkpoint = Callable[..., dict[str, bytes]]
 NAME = "tiny/bf16"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.setenv("DGEMMA_DEBUG", "0")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> Outcome:
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Outcome(code, out, err)
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 def listed(dgemma: Run) -> dict[str, dict[str, object]]:
@@ -138,7 +107,7 @@ def test_show_tells_what_a_model_is(hub: FakeHub, checkpoint: Checkpoint, dgemma
         assert expected in text
     found = json.loads(dgemma("show", NAME, "--json").out)
     assert (found["canvas"], found["context"], found["vocabulary"]) == (16, 4096, 1536)
-    assert found["memory"]["with_kv_cache"]["4096"] > found["memory"]["weights"] > 0
+    assert found["memory"]["needs"]["4096"] > found["memory"]["weights"] > 0
     assert dgemma("show", found["folder"], "--json").code == 0
 
 

@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import shutil
-import signal
 from collections import namedtuple
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, FakeHub, Fault
+from hub_fixtures import Run
 from huggingface_hub import constants
 
-from dgemma_cli.__main__ import main
 from dgemma_cli.catalog import cache, download
 
 Checkpoint = Callable[..., dict[str, bytes]]
 NAME = "tiny/bf16"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.setenv("DGEMMA_DEBUG", "0")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> Outcome:
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Outcome(code, out, err)
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 def test_the_plan_then_the_model(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run) -> None:
@@ -57,7 +27,7 @@ def test_the_plan_then_the_model(hub: FakeHub, checkpoint: Checkpoint, dgemma: R
     assert planned.code == 0
     assert "to fetch" in planned.out
     assert "free in" in planned.out
-    assert "for the weights" in planned.out
+    assert "with 4,096 tokens of context" in planned.out
     assert planned.err == ""
     assert not cache.root().exists()
     pulled = dgemma("pull", NAME)
