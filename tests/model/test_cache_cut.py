@@ -45,7 +45,7 @@ def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(model: Model, dat
         model.encode(torch.tensor(new), cache)
         ids += new
         oldest = max(oldest, len(ids) - (WINDOW - 1 + slack))
-        torch.testing.assert_close(logits(model, cache), fresh(model, ids), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits(model, cache), fresh(model, ids), rtol=0, atol=5e-4)
         length = data.draw(st.one_of(st.integers(0, len(ids)), st.integers(max(0, len(ids) - slack), len(ids))))
         exact = max(0, length - (WINDOW - 1)) >= oldest
         assert cache.cut(length) is exact
@@ -54,7 +54,7 @@ def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(model: Model, dat
         ids = ids[:length]
         assert cache.length == length
         if ids:
-            torch.testing.assert_close(logits(model, cache), fresh(model, ids), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(logits(model, cache), fresh(model, ids), rtol=0, atol=5e-4)
 
 
 def test_a_cut_within_the_documented_slack_is_always_exact(model: Model) -> None:
