@@ -56,7 +56,7 @@ def _print_settings(chat: Chat) -> None:
 
 def model(chat: Chat, rest: str) -> None:
     if not rest:
-        chat.note(f"model          {chat.model.name} on {chat.model.device} ({chat.model.dtype})")
+        chat.note(f"model          {_named(chat)}")
         return
     before = chat.loaded
     chat.loaded = chat.conversation = None  # first, so that there are never two in memory
@@ -70,7 +70,11 @@ def model(chat: Chat, rest: str) -> None:
         if isinstance(error, DgemmaError) and name is not None:
             raise type(error)(error.message, f"{name} goes on.\n{error.hint}".strip()) from None
         raise
-    chat.note(f"{chat.model.name} on {chat.model.device} ({chat.model.dtype})")
+    chat.note(f"{_named(chat)}")
+
+
+def _named(chat: Chat) -> str:
+    return f"{chat.model.name} on {chat.model.choice.device} ({chat.model.choice.dtype})"
 
 
 def undo(chat: Chat, rest: str) -> None:

@@ -36,15 +36,22 @@ class Conversation(Protocol):
     def forget(self) -> None: ...
 
 
+class Choice(Protocol):
+    """Where and in what numbers a model computes."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
 class Loaded(Protocol):
     """A model ready to chat: ``commands.loading.Session``. room: tokens a prompt may have."""
 
     @property
     def name(self) -> str: ...
     @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
+    def choice(self) -> Choice: ...
     @property
     def room(self) -> int: ...
     def encode(self, messages: Sequence[Message], thinking: bool) -> list[int]: ...
@@ -185,7 +192,9 @@ class Chat:
             )
         if self.conversation is None:
             self.conversation = model.converse()
-        start = Start(model.name, model.device, model.dtype, self.dialogue.question or "", self.dialogue.system)
+        start = Start(
+            model.name, model.choice.device, model.choice.dtype, self.dialogue.question or "", self.dialogue.system
+        )
         record, self.record = self.record, None
         try:
             outcome = reply.show(

@@ -20,6 +20,7 @@ from dgemma_cli.terminal.output import AnswerSink, JsonLinesSink, Sink, Target
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.summary import Summary, statistics, warnings
+from dgemma_cli.terminal.typed_ahead import typed_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def show(
     narrator = Narrator(language)
     prompt: PromptEncoded | None = None
     with ExitStack() as stack:
+        stack.enter_context(typed_ahead(display.environment.stdin.fileno()))
         view = _view(display) if display.live else None
         sinks: list[Sink] = [summary]
         for sink in _sinks(display, view, record):

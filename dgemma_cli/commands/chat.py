@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.commands.run import Dtype
+from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment

@@ -94,7 +94,8 @@ def _resume(going: Chat, name: str, keep: bool, store: Store) -> str:
 
 
 def _greet(going: Chat) -> None:
-    going.note(f"{going.model.name} on {going.model.device} ({going.model.dtype}). /help lists the commands.")
+    model = going.model
+    going.note(f"{model.name} on {model.choice.device} ({model.choice.dtype}). /help lists the commands.")
     dialogue = going.dialogue
     if dialogue.turns:
         going.note(f"{len(dialogue.turns)} turns so far; the last one:")
