@@ -119,7 +119,7 @@ def parse(data: bytes) -> Story:
     story: Story | None = None
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode())
             if story is None:
                 story = Story(_header(value), [], Dialogue())
             else:

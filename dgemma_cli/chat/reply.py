@@ -77,7 +77,8 @@ def show(
     narrator = Narrator(language)
     prompt: PromptEncoded | None = None
     with ExitStack() as stack:
-        stack.enter_context(typed_ahead(display.environment.stdin.fileno()))
+        if display.environment.stdin_is_terminal:
+            stack.enter_context(typed_ahead(display.environment.stdin.fileno()))
         view = _view(display) if display.live else None
         sinks: list[Sink] = [summary]
         for sink in _sinks(display, view, record):
