@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def lines(text: str) -> list[str]:
 def test_pieces_read_like_the_whole(blocks: list[str], cuts: list[int]) -> None:
     text = "\n\n".join(blocks)
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(places)]
     assert lines("".join(written(pieces))) == lines(render(text))
 
 
