@@ -61,6 +61,9 @@ def chat(
     show_thinking: Annotated[bool, typer.Option("--show-thinking", help="Show thoughts in full.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown/--no-markdown", help="Render answers as markdown.")] = True,
     stats: Annotated[bool, typer.Option("--stats", help="Print a line of figures after each answer.")] = False,
+    yes: Annotated[
+        bool, typer.Option("-y", "--yes", help="Fetch a model that is not on this machine without asking.")
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR=1).")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened (DGEMMA_DEBUG=1).")] = False,
 ) -> None:
@@ -96,6 +99,7 @@ def chat(
             live=(environment.stderr_is_terminal and not environment.dumb) if live is None else live,
             color=environment.color(no_color),
             resume="" if continue_ else resume,
+            fetch=yes,
             keep=save and not environment.variables.get("DGEMMA_NO_SAVE"),
         ),
         environment,

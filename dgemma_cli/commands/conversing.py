@@ -20,6 +20,7 @@ from dgemma_cli.chat.settings import Settings
 from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
 from dgemma_cli.commands import loading
+from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.line_editor import LineEditor, file_history, no_history
 from dgemma_cli.terminal.live import LiveView
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What a chat begins with. model: None is that of the conversation taken up, or the embedded one. resume: id of a
-    kept conversation, "" the last one; keep: write the conversation down.
+    kept conversation, "" the last one; fetch: fetch a model that is not here, without a question; keep: write the
+    conversation down.
     """
 
     model: str | None
@@ -45,6 +47,7 @@ class Opening:
     live: bool
     color: bool
     resume: str | None
+    fetch: bool
     keep: bool
 
 
@@ -67,6 +70,7 @@ def start(opening: Opening, environment: Environment) -> None:
             name = name or before
         if opening.system is not None and opening.system != going.dialogue.system:
             going.set_system(opening.system)
+        fetch_missing(name or DEFAULT, environment, opening.fetch, quiet=False)
         going.loaded = going.load(name or DEFAULT)
         _greet(going)
         reader = LineEditor(
