@@ -41,7 +41,7 @@ def show(chat: Chat, rest: str) -> None:
     refuse_argument("show", rest)
     used, room = chat.tokens(), chat.model.room
     model(chat, "")
-    chat.note(f"context        {used:,} of {room:,} tokens ({used / room:.0%}), {len(chat.dialogue.turns)} turns")
+    chat.note(f"context        {used:,} of {room:,} tokens ({used / room:.0%}), {_turns(chat)}")
     kept = "not kept" if chat.store is None else chat.journal.id if chat.journal else "kept from the first question on"
     chat.note(f"conversation   {kept}")
     if chat.dialogue.system:
@@ -71,6 +71,11 @@ def model(chat: Chat, rest: str) -> None:
             raise type(error)(error.message, f"{name} goes on.\n{error.hint}".strip()) from None
         raise
     chat.note(f"{_named(chat)}")
+
+
+def _turns(chat: Chat) -> str:
+    count = len(chat.dialogue.turns)
+    return f"{count} turn" + ("" if count == 1 else "s")
 
 
 def _named(chat: Chat) -> str:
@@ -139,13 +144,13 @@ def save(chat: Chat, rest: str) -> None:
     replace = rest.startswith("-f ")
     path = _path("save", rest.removeprefix("-f "))
     store.write_copy(path, chat.model.name, chat.dialogue, replace)
-    chat.note(f"{len(chat.dialogue.turns)} turns written to {path}")
+    chat.note(f"{_turns(chat)} written to {path}")
 
 
 def load(chat: Chat, rest: str) -> None:
     story = store.read_copy(_path("load", rest))
     chat.replace(story.dialogue)
-    chat.note(f"{len(chat.dialogue.turns)} turns; the conversation before it stays kept as it was")
+    chat.note(f"{_turns(chat)}; the conversation before it stays kept as it was")
 
 
 def file(chat: Chat, rest: str) -> None:

@@ -151,9 +151,10 @@ class Chat:
         self.change({"record": "system", "text": text}, act)
 
     def change(self, record: Record, act: Callable[[], T]) -> T:
-        """Change the dialogue, and keep the change."""
-        result = act()
-        self._keep(record)
+        """Change the dialogue, and keep the change: Ctrl-C does not come between them."""
+        with self.cancellation.shielded():
+            result = act()
+            self._keep(record)
         return result
 
     def replace(self, dialogue: Dialogue) -> None:

@@ -102,7 +102,8 @@ def _greet(going: Chat) -> None:
     going.note(f"{model.name} on {model.choice.device} ({model.choice.dtype}). /help lists the commands.")
     dialogue = going.dialogue
     if dialogue.turns:
-        going.note(f"{len(dialogue.turns)} turns so far; the last one:")
+        count = len(dialogue.turns)
+        going.note(f"{count} turns so far; the last one:" if count > 1 else "One turn so far:")
         going.environment.write(visible(plain(Dialogue(None, dialogue.turns[-1:]))))
     if dialogue.question is not None:
         going.note("The last question has no answer yet: /regen asks it again.")

@@ -18,9 +18,9 @@ class Cancelled(KeyboardInterrupt):
 class Cancellation:
     """What Ctrl-C does while a chat runs.
 
-    Outside of a reply it raises Cancelled. Within one it is a request, met at the next event, so that the cache and
-    the screen stay whole; it raises at once only in the engine, and there only while nothing can be lost by it
-    (``hasty``) or when it comes a second time.
+    Outside of a reply it raises Cancelled, if need be when a ``shielded`` block has ended. Within one it is a
+    request, met at the next event, so that the cache and the screen stay whole; it raises at once only in the engine,
+    and there only while nothing can be lost by it (``hasty``) or when it comes a second time.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class Cancellation:
         self.hasty = False
         self._replying = False
         self._in_engine = False
+        self._shielded = False
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -41,6 +42,17 @@ class Cancellation:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Do the block whole: Ctrl-C within it is raised after it."""
+        self.requested, self._shielded = False, True
+        try:
+            yield
+        finally:
+            self._shielded = False
+        if self.requested:
+            raise Cancelled
 
     def watch(self, events: Iterator[T]) -> Iterator[T]:
         """``events`` until the user cancels; then ``requested`` is True. May raise Cancelled."""
@@ -60,5 +72,7 @@ class Cancellation:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
+        if self._shielded:
+            return
         if not self._replying or (self._in_engine and (self.hasty or again)):
             raise Cancelled

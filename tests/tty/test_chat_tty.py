@@ -206,7 +206,7 @@ def test_a_conversation_is_continued(chat: Callable[..., Terminal], tmp_path: Pa
     terminal = chat("chat", "--continue")
     said(terminal, "two")
     assert left(terminal)[2:-1] == [
-        "1 turns so far; the last one:", "> one", "", "Hello, world.", "> two", "Hello, world.",
+        "One turn so far:", "> one", "", "Hello, world.", "> two", "Hello, world.",
     ]  # fmt: skip
     assert spoken(tmp_path) == ["one", "Hello, world.", "two", "Hello, world."]
 
