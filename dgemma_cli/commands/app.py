@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from dgemma_cli import __version__
+from dgemma_cli.commands.chat import chat
+from dgemma_cli.commands.chats import chats
 from dgemma_cli.commands.check import check
 from dgemma_cli.commands.export import export
 from dgemma_cli.commands.list import list_models
@@ -60,3 +62,5 @@ app.command("check")(check)
 app.command("list")(list_models)
 app.command("show")(show)
 app.command("rm")(rm)
+app.command("chat")(chat)
+app.add_typer(chats, name="chats")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dgemma_cli.device import Choice
     from dgemma_cli.engine.events import Event
     from dgemma_cli.engine.options import Options
+    from dgemma_cli.engine.session import Session as Conversation
     from dgemma_cli.model.model import Model
 
 
@@ -36,6 +37,17 @@ class Session:
         from dgemma_cli.engine.generate import generate
 
         return generate(self.model, ids, options)
+
+    def converse(self) -> Conversation:
+        """A conversation that keeps its cache from turn to turn."""
+        from dgemma_cli.engine.session import Session as Conversation
+
+        return Conversation(self.model)
+
+    @property
+    def room(self) -> int:
+        """Tokens a prompt may have, so that a canvas still fits behind it."""
+        return self.model.config.max_context - self.model.config.canvas_length
 
     def language(self, prompt: Sequence[int]) -> Language:
         """How to read the reply to ``prompt``."""

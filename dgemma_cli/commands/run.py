@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
+from dgemma_cli.commands.chat import chat, interactive
 from dgemma_cli.commands.checks import check_coloring, check_slow
+from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.palette import ColorBy
-
-
-class Dtype(StrEnum):
-    """Number formats of the weights."""
-
-    AUTO = "auto"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
 
 
 def run(
@@ -100,7 +93,7 @@ def run(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell which files and device are used.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened (DGEMMA_DEBUG=1).")] = False,
 ) -> None:
-    """Answer one prompt.
+    """Answer one prompt; without one, on a terminal, chat (see: dgemma chat --help).
 
     The answer goes to standard output, everything else to standard error.
     """
@@ -127,6 +120,35 @@ def run(
         raise UsageError("--markdown is for an answer on a terminal.", "Leave it out: the answer is markdown already.")
     if show_thinking and (json or jsonl) and not wants_live:
         raise UsageError("--show-thinking has nothing to show: JSON holds the thinking already.")
+    if not prompt and interactive(environment):
+        _refuse_in_chat(
+            {
+                "--json": json,
+                "--jsonl": jsonl,
+                "--output": output is not None,
+                "--record": record is not None,
+                "--slow": slow is not None,
+                "--color-by": color_by is not None,
+                "--quiet": quiet,
+                "--verbose": verbose,
+            }
+        )
+        chat(
+            model=model,
+            system=system,
+            max_tokens=max_tokens,
+            seed=seed,
+            steps=steps,
+            think=think,
+            device=device,
+            dtype=dtype,
+            live=live,
+            show_thinking=show_thinking,
+            stats=stats,
+            no_color=no_color,
+            yes=yes,
+        )
+        return
     options = Options(
         max_tokens=max_tokens,
         seed=seed,
@@ -159,6 +181,14 @@ def run(
         ),
         environment,
     )
+
+
+def _refuse_in_chat(flags: dict[str, bool]) -> None:
+    given = [name for name, is_given in flags.items() if is_given]
+    if given:
+        raise UsageError(
+            "There is no prompt.", f"Give one; without a prompt a chat begins, which takes no {', '.join(given)}."
+        )
 
 
 def _refuse_both(*flags: tuple[str, bool]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dgemma_cli.model.config import LayerConfig, ModelConfig
 
 _GROWTH = 1024  # positions a full layer's buffer grows by at the least, so that short chats copy rarely
+SLACK = 1024  # positions a sliding layer keeps beyond its window, so that a cut this far back is still exact
 
 
 class Memory(Protocol):
@@ -41,7 +42,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 class _LayerCache:
     """Keys and values of one layer, [B, kv_heads, capacity, d] each.
 
-    A sliding layer keeps its last window - 1 positions; a full layer keeps all and grows by half at the least.
+    A sliding layer keeps its last window - 1 + SLACK positions, of which the last window - 1 are looked at; a full
+    layer keeps all and grows by half at the least.
     Behind the kept positions there is always room for a canvas, which is written there for the time of a step:
     so the canvas attends to one contiguous stretch and nothing is copied.
     """
@@ -50,7 +52,8 @@ class _LayerCache:
         self.window = window
         self.canvas = canvas
         self.kept = 0
-        capacity = canvas + (window - 1 if window is not None else _GROWTH)
+        self.reach = 0 if window is None else window - 1 + SLACK  # positions a sliding layer keeps
+        capacity = canvas + (_GROWTH if window is None else self.reach)
         self.k = like.new_empty(batch, layer.num_kv_heads, capacity, layer.head_dim)
         self.v = torch.empty_like(self.k)
 
@@ -64,12 +67,15 @@ class _LayerCache:
             self.v[:, :, self.kept : end] = v
             self.kept = end
             return self.k[:, :, :end], self.v[:, :, :end]
-        keys = torch.cat((self.k[:, :, : self.kept], k), dim=2)
-        values = torch.cat((self.v[:, :, : self.kept], v), dim=2)
-        self.kept = min(self.window - 1, keys.shape[2])
-        first = keys.shape[2] - self.kept
-        self.k[:, :, : self.kept] = keys[:, :, first:]
-        self.v[:, :, : self.kept] = values[:, :, first:]
+        first = self._first_seen()
+        keys = torch.cat((self.k[:, :, first : self.kept], k), dim=2)
+        values = torch.cat((self.v[:, :, first : self.kept], v), dim=2)
+        old = min(self.kept, max(0, self.reach - new))  # of the positions kept so far, those that stay
+        start, self.kept = self.kept - old, min(self.reach, old + new)
+        for buffer, added in ((self.k, k), (self.v, v)):
+            if start:
+                buffer[:, :, :old] = buffer[:, :, start : start + old].clone()
+            buffer[:, :, old : self.kept] = added[:, :, new - (self.kept - old) :]
         return keys, values
 
     def with_canvas(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +83,12 @@ class _LayerCache:
         end = self.kept + k.shape[2]
         self.k[:, :, self.kept : end] = k
         self.v[:, :, self.kept : end] = v
-        return self.k[:, :, :end], self.v[:, :, :end]
+        first = self._first_seen()
+        return self.k[:, :, first:end], self.v[:, :, first:end]
+
+    def _first_seen(self) -> int:
+        """The first of the kept positions that what comes next may look at."""
+        return 0 if self.window is None else max(0, self.kept - (self.window - 1))
 
     def _reserve(self, positions: int) -> None:
         capacity = self.k.shape[2]
@@ -106,9 +117,29 @@ class KVCache:
         ]
         self._masks: dict[bool, Tensor | None] = {}
         self._causal = False
+        self._open = False  # a pass has begun and not ended
+
+    def cut(self, length: int) -> bool:
+        """Forget all but the first ``length`` tokens, as if the others had never been encoded.
+
+        False, and the cache is not to be used any more, if that cannot be done exactly: a sliding layer no longer
+        holds the window before the cut (it lies more than SLACK back), or an interrupted pass left layers of
+        different lengths.
+        """
+        dropped = self.length - length
+        if length < 0 or dropped < 0:
+            raise ValueError(f"a cache of {self.length} tokens cannot be cut to {length}")
+        window = min(length, self._window - 1)
+        if self._open or any(layer.window and layer.kept - dropped < window for layer in self._layers):
+            return False
+        for layer in self._layers:
+            layer.kept -= dropped
+        self.length = length
+        return True
 
     def begin(self, new: int) -> None:
         """Before an encoder pass over ``new`` tokens: the masks are made once for all layers."""
+        self._open = True
         device = self._layers[0].k.device
         # With nothing kept and all within the window, plain causal attention says it all.
         self._causal = self.length == 0 and new <= self._window
@@ -126,6 +157,7 @@ class KVCache:
     def end(self, new: int) -> None:
         """After an encoder pass over ``new`` tokens."""
         self.length += new
+        self._open = False
 
     def encode(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         own = self._layers[layer]

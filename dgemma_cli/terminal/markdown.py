@@ -11,6 +11,11 @@ from dgemma_cli.terminal.untrusted import visible
 
 def print_markdown(environment: Environment, color: bool, text: str) -> None:
     """Write ``text``, markdown of a model, to the terminal that standard output is."""
+    environment.write(rendered(environment, color, text))
+
+
+def rendered(environment: Environment, color: bool, text: str) -> str:
+    """``text``, markdown of a model, as lines for the terminal that standard output is."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -24,4 +29,4 @@ def print_markdown(environment: Environment, color: bool, text: str) -> None:
     )
     # Links as plain text: the address of a terminal link is not seen by who clicks it.
     console.print(Markdown(visible(text), hyperlinks=False))
-    environment.write(screen.getvalue())
+    return screen.getvalue()

@@ -1,0 +1,56 @@
+"""A conversation's cache, kept from turn to turn: each turn encodes only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dgemma_cli.engine.events import BlockCommitted, Event
+from dgemma_cli.engine.generate import generate
+from dgemma_cli.engine.options import Options
+from dgemma_cli.model.cache import KVCache
+from dgemma_cli.model.model import Model
+
+
+class Session:
+    """Replies to one conversation's prompts, each of them given whole.
+
+    What a prompt has in common with the text in the cache is not encoded again; the rest of the cache is cut off.
+    So a turn taken back, another system prompt or a cancelled reply need nothing of their own.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._cache: KVCache | None = None
+        self._text: list[int] = []  # its beginning is in the cache, as far as that is long
+
+    @property
+    def encoded(self) -> list[int]:
+        """The ids in the cache."""
+        return self._text[: self._cache.length] if self._cache else []
+
+    def reply(self, ids: Sequence[int], options: Options) -> Iterator[Event]:
+        """The events of one reply to the prompt ``ids``; ``PromptEncoded.cached`` tells how much of it was kept.
+
+        The iterator may be left at any event, and an exception may end it anywhere. Raises what ``generate`` does.
+        """
+        # The last token is always encoded, so that there is something to encode.
+        keep = min(_common(self.encoded, ids), max(0, len(ids) - 1))
+        if self._cache is None or not self._cache.cut(keep):
+            self.forget()  # first, so that there are never two
+            self._cache = self._model.new_cache()
+        self._text = list(ids)
+        for event in generate(self._model, ids, options, self._cache):
+            if isinstance(event, BlockCommitted):
+                # What is encoded of a reply is whole blocks, committed before: the text is never behind the cache.
+                self._text.extend(event.ids)
+            yield event
+
+    def forget(self) -> None:
+        """Let the cache go. The next reply encodes its prompt from the start."""
+        self._cache = None
+        self._text = []
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
