@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
@@ -16,6 +17,7 @@ from hub_fixtures import hub_environment
 
 from dgemma_cli.commands import pull_bar
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.terminal.interrupts import INTERRUPTS
 
 ROOT = Path(__file__).parents[2]
 Checkpoint = Callable[..., dict[str, bytes]]
@@ -101,6 +103,16 @@ def environment(stderr: io.BytesIO) -> Environment:
         encoding="utf-8",
         variables={},
     )
+
+
+def test_a_second_ctrl_c_finds_how_to_restore_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    terminal = replace(environment(io.BytesIO()), stderr_is_terminal=True, variables={"TERM": "xterm"})
+    with pull_bar.watched(terminal, total=10, here=0, quiet=False):
+        capfd.readouterr()
+        assert INTERRUPTS.rescue is not None
+        INTERRUPTS.rescue()
+        assert "\x1b[?25h" in capfd.readouterr().err
+    assert INTERRUPTS.rescue is None
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
