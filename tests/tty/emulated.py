@@ -77,8 +77,12 @@ class Terminal:
 
     def finish(self, each: Callable[[list[str]], None] = lambda _: None) -> int:
         """Read to the end, calling ``each`` with the lines after every read. Returns the exit code."""
+        end = time.monotonic() + 60
         while self.read():
             each(self.lines())
+            if time.monotonic() > end:
+                self.process.close(force=True)
+                raise AssertionError(f"the process does not end; the screen: {self.lines()}")
         self.process.close()
         status = self.process.exitstatus
         return status if status is not None else 128 + (self.process.signalstatus or 0)
