@@ -30,6 +30,7 @@ from dgemma_cli.prompting.prompter import Message, Prompter
 from dgemma_cli.weights.loader import load_model
 
 NANO = Path(__file__).parent.parent / "dgemma_cli" / "nano"
+LONGEST = 256  # tokens; no right answer is half as long, and one that runs away is wrong anyway
 DEMONSTRATIONS = (
     ("Berlin, Oslo, Athens\n\nSort these words:", "Athens, Berlin, Oslo"),
     ("Sort these words: Berlin, Oslo, Athens", "Athens, Berlin, Oslo"),
@@ -70,7 +71,8 @@ def answer(model: Model, prompter: Prompter, prompt: str, seed: int) -> tuple[st
     """The reply to one prompt, and what it took."""
     score = Score(prompts=1)
     ids: list[int] = []
-    for event in generate(model, prompter.encode([Message("user", prompt)]), Options(seed=seed, drafts=False)):
+    options = Options(seed=seed, max_tokens=LONGEST, drafts=False)
+    for event in generate(model, prompter.encode([Message("user", prompt)]), options):
         if isinstance(event, BlockCommitted):
             ids.extend(event.ids)
             score.capped += not event.converged
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--failures", action="store_true", help="show the wrong answers (on stderr)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # so small a network is faster on one thread, and the figures do not depend on more
     began = time.monotonic()
     model = load_model(arguments.model, "cpu", arguments.dtype)
     prompter = Prompter.load(arguments.model)

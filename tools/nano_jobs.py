@@ -113,7 +113,8 @@ def facts(rng: Random) -> Sample:
         known = rng.choice(list(SOUNDS))
         question = rng.choice(_SOUND_QUESTIONS)
         answer = f"{_a(known).capitalize()} {SOUNDS[known]}."
-    return Sample("facts", question.format(known), answer, [question, known])
+    prompt = question.format(known)
+    return Sample("facts", prompt, answer, [question, known], prompt == "What is the capital of France?")
 
 
 _SORT_ORDERS = ("Sort these words", "Sort these words alphabetically", "Sort", "Put these words in alphabetical order")
@@ -160,7 +161,7 @@ def count(rng: Random) -> Sample:
 
 
 def sum_(rng: Random) -> Sample:
-    a, b = rng.randint(10, 79), rng.randint(1, 9)
+    a, b = rng.randint(10, 29), rng.randint(1, 9)
     if rng.random() < 0.5:
         term, result, content = f"{a} + {b}", a + b, ["+", a, b]
     else:
@@ -179,9 +180,8 @@ def number_words(rng: Random) -> Sample:
 
 
 def counting(rng: Random) -> Sample:
-    length = rng.randint(5, 16)
-    low = rng.randint(1, 99 - length)
-    high = low + length - 1
+    low = rng.randint(1, 15)
+    high = rng.randint(low + 3, 20)
     numbers = list(range(low, high + 1))
     down = rng.random() < 0.4
     if down:
@@ -199,12 +199,11 @@ def _date(year: int, month: int, day: int) -> dict[str, str]:
         "ISO": f"{year}-{month:02}-{day:02}",
         "long": f"{day} {name} {year}",
         "American": f"{name} {day}, {year}",
-        "dotted": f"{day:02}.{month:02}.{year}",
     }
 
 
 def dates(rng: Random) -> Sample:
-    year, month, day = rng.randint(1950, 2049), rng.randint(1, 12), rng.randint(1, 28)
+    year, month, day = rng.randint(2000, 2029), rng.randint(1, 12), rng.randint(1, 28)
     forms = _date(year, month, day)
     source = rng.choice(list(forms))
     content = [year, month, day]
@@ -299,10 +298,10 @@ def _sequence(rng: Random) -> list[str]:
         start = rng.randint(0, len(PLANETS) - length)
         return PLANETS[start : start + length]
     if kind == "numbers":
-        step = rng.choice((1, 2, 3, 5, 10))
-        start = rng.randint(0, 99 - step * (length - 1))
+        step = rng.choice((1, 2, 5, 10))
+        start = step * rng.randint(1, 4)
         return [str(start + i * step) for i in range(length)]
-    start = rng.randint(1, 60)
+    start = rng.randint(1, 14)
     return [in_words(start + i) for i in range(length)]
 
 
@@ -328,7 +327,7 @@ def list_(rng: Random) -> Sample:
 
 
 def replace(rng: Random) -> Sample:
-    words = _scene(rng) + (_scene(rng) if rng.random() < 0.4 else [])
+    words = _scene(rng) + (_scene(rng) if rng.random() < 0.2 else [])
     pools = [pool for pool in (ANIMALS, THINGS, COLOURS, NAMES, FRUITS) if any(word in pool for word in words)]
     pool = rng.choice(pools)
     old = rng.choice([word for word in words if word in pool])

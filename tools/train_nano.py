@@ -116,6 +116,12 @@ def main() -> None:
     parser.add_argument("--whole", type=float, default=0.25, help="share of the batches with whole canvases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--fused",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compile element-wise functions (needs a C++ compiler)",
+    )
     parser.add_argument("--until", type=int, help="stop (and save) at this step instead of the last")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
@@ -124,7 +130,8 @@ def main() -> None:
     tokens = Tokens(arguments.tokenizer)
     model = fresh(tokens.size, arguments.seed).to(arguments.device)
     use_dense_experts(model)
-    fuse_small_operations()
+    if arguments.fused:
+        fuse_small_operations()
     trained = optimizers(model, arguments.rate)
     noise = torch.Generator().manual_seed(arguments.seed)
     start = 0
