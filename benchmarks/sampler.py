@@ -39,15 +39,15 @@ from dgemma_cli.weights.loader import load_model
 NANO = Path(__file__).parent.parent / "dgemma_cli" / "nano"
 
 CANDIDATES = {
-    "kept positions only": Preset(settled_reply=True),
-    "horizon 48, cap 24": Preset(steps=24, horizon=48),
-    "cap 24, coupled": Preset(steps=24),
-    "cap 16, coupled": Preset(steps=16),
-    "sure 0.005": Preset(settled_reply=True, sure=0.005),
-    "sure 0.05": Preset(settled_reply=True, sure=0.05),
-    "sure 0.2": Preset(settled_reply=True, sure=0.2),
-    "bound 0.3": Preset(settled_reply=True, sure=0.05, entropy_bound=0.3),
-    "bound 1": Preset(settled_reply=True, sure=0.05, entropy_bound=1.0),
+    "no confirming step under 0.05 nats": Preset(settled_reply=True, sure=0.05, horizon=48),
+    "under 0.2": Preset(settled_reply=True, sure=0.2, horizon=48),
+    "under 0.5": Preset(settled_reply=True, sure=0.5, horizon=48),
+    "under 1": Preset(settled_reply=True, sure=1.0, horizon=48),
+    "under 0.5, bound 1": Preset(settled_reply=True, sure=0.5, horizon=48, entropy_bound=1.0),
+    "under 0.5, horizon 16, bound 0.3": Preset(settled_reply=True, sure=0.5, horizon=16, entropy_bound=0.3),
+    "under 0.7, horizon 16": Preset(settled_reply=True, sure=0.7, horizon=16),
+    "under 0.5, horizon 4": Preset(settled_reply=True, sure=0.5, horizon=4),
+    "under 1.4, horizon 8, bound 1": Preset(settled_reply=True, sure=1.4, horizon=8, entropy_bound=1.0),
     "bound 0.03": Preset(settled_reply=True, entropy_bound=0.03),
 }
 

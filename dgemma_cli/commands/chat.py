@@ -8,6 +8,17 @@ from typing import Annotated
 import typer
 
 from dgemma_cli.commands.dtype import Dtype
+from dgemma_cli.commands.knobs import (
+    DEFAULT_PRESET,
+    BoundOption,
+    ConfidenceOption,
+    HorizonOption,
+    PresetOption,
+    StabilityOption,
+    StepsOption,
+    TMaxOption,
+    TMinOption,
+)
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
@@ -34,10 +45,14 @@ def chat(
         int | None,
         typer.Option("--seed", metavar="N", help="The same seed gives the same answers.", show_default="random"),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", metavar="N", help="Most denoising steps a block.", show_default="the model's"),
-    ] = None,
+    preset: PresetOption = DEFAULT_PRESET,
+    steps: StepsOption = None,
+    horizon: HorizonOption = None,
+    t_min: TMinOption = None,
+    t_max: TMaxOption = None,
+    entropy_bound: BoundOption = None,
+    stability: StabilityOption = None,
+    confidence: ConfidenceOption = None,
     think: Annotated[bool, typer.Option("--think", help="Let the model think before it answers.")] = False,
     device: Annotated[
         str, typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
@@ -90,7 +105,18 @@ def chat(
             dtype=dtype.value,
             system=system,
             settings=Settings(
-                options=Options(max_tokens=max_tokens, seed=seed, steps=steps),
+                options=Options(
+                    max_tokens=max_tokens,
+                    seed=seed,
+                    preset=preset,
+                    steps=steps,
+                    horizon=horizon,
+                    t_min=t_min,
+                    t_max=t_max,
+                    entropy_bound=entropy_bound,
+                    stability=stability,
+                    confidence=confidence,
+                ),
                 thinking=think,
                 show_thinking=show_thinking,
                 markdown=markdown and not environment.dumb,

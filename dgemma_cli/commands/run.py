@@ -13,6 +13,17 @@ from dgemma_cli.commands.chat import chat, interactive
 from dgemma_cli.commands.checks import check_coloring, check_slow
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
+from dgemma_cli.commands.knobs import (
+    DEFAULT_PRESET,
+    BoundOption,
+    ConfidenceOption,
+    HorizonOption,
+    PresetOption,
+    StabilityOption,
+    StepsOption,
+    TMaxOption,
+    TMinOption,
+)
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
@@ -43,10 +54,14 @@ def run(
         int | None,
         typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default="random"),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", metavar="N", help="Most denoising steps a block.", show_default="the model's"),
-    ] = None,
+    preset: PresetOption = DEFAULT_PRESET,
+    steps: StepsOption = None,
+    horizon: HorizonOption = None,
+    t_min: TMinOption = None,
+    t_max: TMaxOption = None,
+    entropy_bound: BoundOption = None,
+    stability: StabilityOption = None,
+    confidence: ConfidenceOption = None,
     think: Annotated[bool, typer.Option("--think", help="Let the model think before it answers.")] = False,
     device: Annotated[
         str, typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
@@ -138,7 +153,14 @@ def run(
             system=system,
             max_tokens=max_tokens,
             seed=seed,
+            preset=preset,
             steps=steps,
+            horizon=horizon,
+            t_min=t_min,
+            t_max=t_max,
+            entropy_bound=entropy_bound,
+            stability=stability,
+            confidence=confidence,
             think=think,
             device=device,
             dtype=dtype,
@@ -152,7 +174,14 @@ def run(
     options = Options(
         max_tokens=max_tokens,
         seed=seed,
+        preset=preset,
         steps=steps,
+        horizon=horizon,
+        t_min=t_min,
+        t_max=t_max,
+        entropy_bound=entropy_bound,
+        stability=stability,
+        confidence=confidence,
         drafts=wants_live or jsonl or stats or record is not None,
     )
     said = read_prompt(prompt or [], environment)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from dgemma_cli.errors import UsageError
-from dgemma_cli.sampling.presets import Preset
+from dgemma_cli.sampling.presets import DEFAULT, PRESETS, Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Options:
 
     max_tokens: int = 2048
     seed: int | None = None
-    preset: str | Preset = "reference"
+    preset: str | Preset = DEFAULT
     steps: int | None = None
     horizon: int | None = None
     t_min: float | None = None
@@ -43,6 +43,8 @@ class Options:
                 bound = f"more than {low:g}" if exclusive else f"at least {low:g}"
                 raise UsageError(f"{name.replace('_', '-')} must be {bound}, not {value}.")
 
+        if isinstance(self.preset, str) and self.preset not in PRESETS:
+            raise UsageError(f"There is no preset {self.preset!r}.", f"Presets: {', '.join(PRESETS)}.")
         check("max_tokens", 1)
         check("seed", 0)
         check("steps", 1)

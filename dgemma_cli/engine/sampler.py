@@ -24,10 +24,8 @@ class Sampler:
 
     @classmethod
     def resolve(cls, options: Options, defaults: GenerationDefaults) -> Sampler:
-        """Raises UsageError for an unknown preset and where the settings contradict each other."""
-        preset = options.preset if isinstance(options.preset, Preset) else PRESETS.get(options.preset)
-        if preset is None:
-            raise UsageError(f"There is no preset {options.preset!r}.", f"Presets: {', '.join(PRESETS)}.")
+        """Raises UsageError where the settings contradict each other."""
+        preset = options.preset if isinstance(options.preset, Preset) else PRESETS[options.preset]
 
         def choose(name: str) -> float:
             asked, preferred = getattr(options, name), getattr(preset, name, None)

@@ -121,6 +121,13 @@ def test_options_that_contradict_each_other() -> None:
     model = tiny.random_model()
     with pytest.raises(UsageError, match="t-max"):
         list(generate(model, PROMPT, Options(t_min=0.9)))
-    for bad in ({"steps": 0}, {"max_tokens": 0}, {"entropy_bound": 0.0}, {"seed": -1}, {"confidence": float("nan")}):
+    for bad in (
+        {"steps": 0},
+        {"max_tokens": 0},
+        {"entropy_bound": 0.0},
+        {"seed": -1},
+        {"confidence": float("nan")},
+        {"preset": "quick"},
+    ):
         with pytest.raises(UsageError):
             Options(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,42 @@
+"""The sampler's options on the command line, the same for every command that writes text. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
+from dgemma_cli.sampling.presets import PRESETS
+
+__all__ = ["DEFAULT_PRESET"]
+
+_OWN = "the preset's or the model's"
+
+PresetOption: TypeAlias = Annotated[
+    str, typer.Option("--preset", envvar="DGEMMA_PRESET", metavar="|".join(PRESETS), help="The sampler's policies.")
+]
+StepsOption: TypeAlias = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Most denoising steps a block.", show_default=_OWN)
+]
+HorizonOption: TypeAlias = Annotated[
+    int | None, typer.Option("--horizon", metavar="N", help="Steps over which it cools.", show_default=_OWN)
+]
+TMinOption: TypeAlias = Annotated[
+    float | None, typer.Option("--t-min", metavar="T", help="Temperature at the end.", show_default=_OWN)
+]
+TMaxOption: TypeAlias = Annotated[
+    float | None, typer.Option("--t-max", metavar="T", help="Temperature at the start.", show_default=_OWN)
+]
+BoundOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--entropy-bound", metavar="NATS", help="Doubt accepted in one step.", show_default=_OWN),
+]
+StabilityOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--stability", metavar="N", help="Steps a draft stays the same to be done.", show_default=_OWN),
+]
+ConfidenceOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option("--confidence", metavar="NATS", help="Mean entropy under which it is done.", show_default=_OWN),
+]
