@@ -53,8 +53,8 @@ def fill(jobs: Iterable[Job], progress: Callable[[int, int], None] | None) -> No
                 ready, waiting = wait(waiting, return_when="FIRST_COMPLETED")
                 for future in ready:
                     done += future.result()
-                if progress is not None:
-                    progress(done, total)
+                    if progress is not None:
+                        progress(done, total)
         finally:
             for future in waiting:
                 future.cancel()
