@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("DGEMMA_DEBUG", None)
+_state = tempfile.TemporaryDirectory(prefix="dgemma-state-")
+Path(_state.name, "met-nano").touch()  # what is said once would be in the way
+os.environ["DGEMMA_STATE_DIR"] = _state.name
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dgemma_cli.commands import loading
+from dgemma_cli.commands.demonstration import introduce
 from dgemma_cli.engine.events import Denoised, Event, Finished
 from dgemma_cli.engine.options import Options
 from dgemma_cli.prompting.prompter import Message
@@ -163,5 +164,7 @@ def _sum_up(request: Request, environment: Environment, summary: Summary, view: 
     if not request.quiet:
         for warning in warnings(summary.finish, summary.commits):
             environment.say(f"warning: {warning}", dim=True)
+    if not request.quiet:
+        introduce(request.model, environment)
     if request.stats:
         environment.say(statistics(summary.finish, summary.first_draft_seconds), dim=True)
