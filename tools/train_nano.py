@@ -161,7 +161,7 @@ def main() -> None:
         batch = moved(batch, arguments.device)
         with torch.autocast(arguments.device, torch.bfloat16):
             encoder, decoder = losses(model, batch, canvas.to(arguments.device), share.to(arguments.device), tokens.pad)
-        (encoder + decoder).backward()  # type: ignore[no-untyped-call]
+        (encoder + decoder).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in trained:
             optimizer.step()

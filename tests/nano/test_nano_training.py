@@ -126,7 +126,7 @@ def test_muon_descends_on_matrices_and_stacks() -> None:
     goal = torch.randn(2, 6, 10)
     stack, flat = torch.zeros(2, 6, 10, requires_grad=True), torch.zeros(6, 10, requires_grad=True)
     optimizer = Muon([stack, flat], lr=0.05)
-    for _ in range(100):
+    for _ in range(250):
         loss = (stack - goal).square().mean() + (flat - goal[0]).square().mean()
         optimizer.zero_grad()
         loss.backward()
