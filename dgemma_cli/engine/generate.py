@@ -152,6 +152,7 @@ def _denoise(
         if stop or step == sampler.steps:
             return _Canvas(draft, previous, step, stop)
         soft = model.expected_embedding(probabilities)
+        del logits, probabilities  # two copies of [C, V] that the next pass can have
     raise AssertionError("a canvas takes at least one step")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
-from dgemma_cli.model.cache import KVCache
+from dgemma_cli.model import cache as kv
 from dgemma_cli.model.model import Model
 
 
@@ -20,7 +20,7 @@ class Session:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._cache: KVCache | None = None
+        self._cache: kv.KVCache | None = None
         self._text: list[int] = []  # its beginning is in the cache, as far as that is long
 
     @property
@@ -37,7 +37,7 @@ class Session:
         keep = min(_common(self.encoded, ids), max(0, len(ids) - 1))
         if self._cache is None or not self._cache.cut(keep):
             self.forget()  # first, so that there are never two
-            self._cache = self._model.new_cache()
+            self._cache = self._model.new_cache(kv.SLACK)
         self._text = list(ids)
         for event in generate(self._model, ids, options, self._cache):
             if isinstance(event, BlockCommitted):

@@ -11,7 +11,7 @@ from torch import Tensor
 from dgemma_cli.model.config import LayerConfig, ModelConfig
 
 _GROWTH = 1024  # positions a full layer's buffer grows by at the least, so that short chats copy rarely
-SLACK = 1024  # positions a sliding layer keeps beyond its window, so that a cut this far back is still exact
+SLACK = 1024  # for a conversation: positions kept beyond the window, so that a cut this far back is still exact
 
 
 class Memory(Protocol):
@@ -42,19 +42,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 class _LayerCache:
     """Keys and values of one layer, [B, kv_heads, capacity, d] each.
 
-    A sliding layer keeps its last window - 1 + SLACK positions, of which the last window - 1 are looked at; a full
+    A sliding layer keeps its last window - 1 + slack positions, of which the last window - 1 are looked at; a full
     layer keeps all and grows by half at the least.
     Behind the kept positions there is always room for a canvas, which is written there for the time of a step:
     so the canvas attends to one contiguous stretch and nothing is copied.
     """
 
-    def __init__(self, layer: LayerConfig, window: int | None, canvas: int, batch: int, like: Tensor) -> None:
+    def __init__(self, layer: LayerConfig, window: int | None, slack: int, canvas: int, like: Tensor) -> None:
         self.window = window
         self.canvas = canvas
         self.kept = 0
-        self.reach = 0 if window is None else window - 1 + SLACK  # positions a sliding layer keeps
+        self.reach = 0 if window is None else window - 1 + slack  # positions a sliding layer keeps
         capacity = canvas + (_GROWTH if window is None else self.reach)
-        self.k = like.new_empty(batch, layer.num_kv_heads, capacity, layer.head_dim)
+        self.k = like.new_empty(1, layer.num_kv_heads, capacity, layer.head_dim)
         self.v = torch.empty_like(self.k)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,14 +105,14 @@ class _LayerCache:
 class KVCache:
     """Cache of one conversation (batch 1). ``length`` is the number of tokens encoded so far.
 
-    like: a tensor of the dtype and device that the keys shall have.
+    like: a tensor of the dtype and device that the keys shall have. slack: how far back a ``cut`` is sure to be exact.
     """
 
-    def __init__(self, config: ModelConfig, like: Tensor) -> None:
+    def __init__(self, config: ModelConfig, like: Tensor, slack: int = 0) -> None:
         self.length = 0
         self._window = config.sliding_window
         self._layers = [
-            _LayerCache(layer, config.sliding_window if layer.sliding else None, config.canvas_length, 1, like)
+            _LayerCache(layer, config.sliding_window if layer.sliding else None, slack, config.canvas_length, like)
             for layer in config.layers
         ]
         self._masks: dict[bool, Tensor | None] = {}
@@ -123,7 +123,7 @@ class KVCache:
         """Forget all but the first ``length`` tokens, as if the others had never been encoded.
 
         False, and the cache is not to be used any more, if that cannot be done exactly: a sliding layer no longer
-        holds the window before the cut (it lies more than SLACK back), or an interrupted pass left layers of
+        holds the window before the cut (it lies more than the slack back), or an interrupted pass left layers of
         different lengths.
         """
         dropped = self.length - length

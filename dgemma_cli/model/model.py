@@ -58,9 +58,9 @@ class Model(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.embed_tokens.weight.dtype
 
-    def new_cache(self) -> KVCache:
-        """An empty cache for one conversation."""
-        return KVCache(self.config, self.embed_tokens.weight)
+    def new_cache(self, slack: int = 0) -> KVCache:
+        """An empty cache. slack: how many tokens back a ``cut`` is sure to be exact."""
+        return KVCache(self.config, self.embed_tokens.weight, slack)
 
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:

@@ -107,7 +107,8 @@ model = load_model(pathlib.Path(sys.argv[1]), "cpu", "bfloat16")
 before = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 for _ in generate(model, [5] * 20, Options(max_tokens=128, steps=4, seed=0)):
     pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+status = pathlib.Path("/proc/self/status").read_text()  # ru_maxrss would count the parent of this process too
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024 - before)
 """
 
 

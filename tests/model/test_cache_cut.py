@@ -36,9 +36,7 @@ def fresh(model: Model, ids: list[int]) -> torch.Tensor:
 def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(model: Model, data: st.DataObject, slack: int) -> None:
     token = st.integers(2, 36)
     ids: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module, "SLACK", slack)
-        cache = model.new_cache()
+    cache = model.new_cache(slack)
     oldest = 0  # the sliding layers hold the positions from here on
     for _ in range(data.draw(st.integers(1, 6))):
         new = data.draw(st.lists(token, min_size=1, max_size=45))
@@ -58,7 +56,7 @@ def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(model: Model, dat
 
 
 def test_a_cut_within_the_documented_slack_is_always_exact(model: Model) -> None:
-    cache = tiny.random_model(context=8192).new_cache()
+    cache = tiny.random_model(context=8192).new_cache(cache_module.SLACK)
     model.encode(torch.arange(3000) % 35, cache)
     assert cache.cut(3000 - cache_module.SLACK)
     assert not cache.cut(3000 - cache_module.SLACK - 1)

@@ -94,7 +94,8 @@ def now():
 before = now()
 model = load_model(pathlib.Path(sys.argv[1]), "cpu", sys.argv[2])
 held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-print(held, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+status = pathlib.Path("/proc/self/status").read_text()  # ru_maxrss would count the parent of this process too
+print(held, int(status.split("VmHWM:")[1].split()[0]) * 1024 - before)
 """
 
 

@@ -1,0 +1,1 @@
+complete --command dgemma --no-files --arguments "(env _DGEMMA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) dgemma)" --condition "env _DGEMMA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) dgemma"
