@@ -26,6 +26,9 @@ from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 _SMALL = 1_000_000_000
 
 
+CONTEXT = 8192  # tokens to have room for, where nothing else is asked
+
+
 def check(
     model: Annotated[
         str,
@@ -34,8 +37,14 @@ def check(
         ),
     ] = known.DEFAULT,
     context: Annotated[
-        int, typer.Option("--context", metavar="N", help="Tokens of prompt and reply to have room for.")
-    ] = 8192,
+        int | None,
+        typer.Option(
+            "--context",
+            metavar="N",
+            help="Tokens of prompt and reply to have room for.",
+            show_default=f"{CONTEXT}, or all that a smaller model has",
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tell whether a model fits this machine, before it is fetched or loaded.
@@ -43,8 +52,11 @@ def check(
     Exit code 0: it fits; 4: no usable device; 5: not enough memory; 6: not enough room on the disk.
     """
     subject = _subject(model)
-    if not 1 <= context <= subject.footprint.config.max_context:
-        raise UsageError(f"context must be from 1 to {subject.footprint.config.max_context:,} tokens, not {context:,}.")
+    most = subject.footprint.config.max_context
+    if context is None:
+        context = min(CONTEXT, most)
+    if not 1 <= context <= most:
+        raise UsageError(f"context must be from 1 to {most:,} tokens, not {context:,}.")
     report = judge(subject, look(), context)
     environment = Environment.current()
     if json_output:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from dgemma_cli import memory
 from dgemma_cli.catalog.names import Reference, short_name
-from dgemma_cli.commands.check import Subject, judge
+from dgemma_cli.commands.check import CONTEXT, Subject, judge
 from dgemma_cli.machine import Machine, look
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 
 if TYPE_CHECKING:
     from dgemma_cli.catalog.plan import Plan
-
-_CONTEXT = 8192  # tokens to have room for, as ``dgemma check`` takes without --context
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Verdict:
 def verdict(plan: Plan, machine: Machine | None = None) -> Verdict:
     """Hold the model of a pull against this machine (``machine`` in tests)."""
     footprint = memory.of_scheme(plan.config, plan.scheme)
-    context = min(_CONTEXT, plan.config.max_context)
+    context = min(CONTEXT, plan.config.max_context)
     subject = Subject(plan.reference.name, footprint)  # of the disk the pull speaks for itself
     report = judge(subject, machine or look(), context)
     problem = report.problem.message if report.problem is not None else ""
@@ -49,6 +47,6 @@ def best(references: Sequence[Reference], machine: Machine | None = None) -> Ref
     for reference in references:
         published = CHECKPOINTS[short_name(reference.repository)]
         subject = Subject(reference.name, memory.of_scheme(NETWORK, published.scheme))
-        if judge(subject, machine or look(), _CONTEXT).problem is None:
+        if judge(subject, machine or look(), CONTEXT).problem is None:
             return reference
     return references[0]

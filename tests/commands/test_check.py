@@ -147,6 +147,10 @@ def test_a_small_model_needs_no_gpu(dgemma: Run, monkeypatch: pytest.MonkeyPatch
     report = json.loads(out)
     assert (code, err, report["device"], report["download"]) == (0, "", "cpu", 0)
     assert report["needs"][str(folder)]["weights"] < 10**6
+    without = json.loads(dgemma(str(folder), "--json")[1])
+    assert (
+        without["context"] == json.loads((folder / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    )
     pretend(monkeypatch, host=0.1)
     assert dgemma(str(folder), "--context", "100")[0] == 5
 
