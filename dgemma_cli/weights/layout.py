@@ -77,11 +77,6 @@ def make_plan(config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> Plan:
     return _Planner(config, scheme, dtype_of).run()
 
 
-def slots(config: ModelConfig) -> list[Slot]:
-    """Every tensor of a plain checkpoint of this configuration, in the order of the stack."""
-    return make_plan(config, Scheme(), lambda _: None).slots
-
-
 class _Planner:
     def __init__(self, config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> None:
         self.config = config
