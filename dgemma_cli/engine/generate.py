@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from dgemma_cli.engine.denoise import Canvas, Denoiser, Task, denoise
 from dgemma_cli.engine.events import (
     BlockCommitted,
     BlockStarted,
-    Denoised,
     Event,
     Finished,
     PromptEncoded,
@@ -26,18 +25,6 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
 from dgemma_cli.sampling.draws import Draws, SeededDraws
-from dgemma_cli.sampling.statistics import predict
-from dgemma_cli.sampling.stopping import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class _Canvas:
-    """A denoised canvas, before it is cut."""
-
-    draft: Tensor  # int64 [C]
-    previous: Tensor | None  # the draft one step earlier
-    steps: int
-    converged: bool
 
 
 @dataclass(slots=True)
@@ -66,12 +53,13 @@ def generate(
     options: Options | None = None,
     cache: KVCache | None = None,
     draws: Draws | None = None,
+    denoiser: Denoiser = denoise,
 ) -> Iterator[Event]:
     """Write a reply to the prompt ``ids`` (int token ids, the whole of it).
 
     cache: holds the first ``cache.length`` of ``ids`` already, and is extended; the last block is not encoded.
-    draws: replaces the seeded randomness. Raises UsageError for an empty prompt or one that leaves no room for a
-    canvas in the context.
+    draws: replaces the seeded randomness. denoiser: what runs the steps of each canvas. Raises UsageError for an empty
+    prompt or one that leaves no room for a canvas in the context.
     """
     options = options or Options()
     sampler = Sampler.resolve(options, model.defaults)
@@ -102,7 +90,7 @@ def generate(
         block = tally.blocks
         yield BlockStarted(block, canvas_length, sampler.steps)
         room = options.max_tokens - tally.tokens
-        canvas = yield from _denoise(model, cache, sampler, draws, block, room, options.drafts)
+        canvas = yield from denoiser(Task(model, cache, sampler, draws, block, room, options.drafts))
         kept, reason = _cut(canvas.draft.tolist(), model.defaults.eos_ids, room)
         ended = reason == "eos"
         tally.add(len(kept), len(kept) + ended, canvas.steps, canvas.converged)
@@ -131,45 +119,6 @@ def generate(
     )
 
 
-def _denoise(
-    model: Model, cache: KVCache, sampler: Sampler, draws: Draws, block: int, room: int, report: bool
-) -> Generator[Event, None, _Canvas]:
-    """Denoise one canvas, yielding a Denoised event a step if asked. room: how many of its positions may be kept."""
-    canvas = draws.noise()
-    eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
-    soft: Tensor | None = None
-    drafts: list[Tensor] = []
-    for step in range(1, sampler.steps + 1):
-        logits = model.denoise(canvas, cache, soft)  # [C, V]
-        probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
-        accepted = sampler.acceptance.accept(entropy)
-        canvas = torch.where(accepted, draws.pick(probabilities), draws.noise())
-        stop = sampler.stopping.stop(Progress(draft, drafts, entropy, torch.isin(draft, eos), room))
-        previous = drafts[-1] if drafts else None
-        drafts.append(draft)
-        if report:
-            yield _event(block, step, draft, accepted, entropy, previous)
-        if stop or step == sampler.steps:
-            return _Canvas(draft, previous, step, stop)
-        soft = model.expected_embedding(probabilities)
-        del logits, probabilities  # two copies of [C, V] that the next pass can have
-    raise AssertionError("a canvas takes at least one step")
-
-
-def _event(
-    block: int, step: int, draft: Tensor, accepted: Tensor, entropy: Tensor, previous: Tensor | None
-) -> Denoised:
-    changed = torch.ones_like(accepted) if previous is None else draft != previous
-    return Denoised(
-        block=block,
-        step=step,
-        canvas=tuple(draft.tolist()),
-        accepted=tuple(accepted.tolist()),
-        entropy=tuple(entropy.tolist()),
-        changed=tuple(changed.tolist()),
-    )
-
-
 def _cut(draft: list[int], eos_ids: frozenset[int], room: int) -> tuple[list[int], StopReason | None]:
     """The ids before the first EOS, ``room`` at the most, and why the reply ends here, if it does."""
     end = next((index for index, token in enumerate(draft) if token in eos_ids), None)
@@ -178,7 +127,7 @@ def _cut(draft: list[int], eos_ids: frozenset[int], room: int) -> tuple[list[int
     return draft[:room], "length" if len(draft) >= room else None
 
 
-def _settled(canvas: _Canvas, kept: int) -> int:
+def _settled(canvas: Canvas, kept: int) -> int:
     if canvas.previous is None:
         return 0
     return int((canvas.draft[:kept] == canvas.previous[:kept]).sum())
