@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import typer
+
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.palette import ColorBy
 
@@ -24,3 +26,9 @@ def check_speed(speed: float) -> None:
     """Raise UsageError for what is no speed."""
     if not math.isfinite(speed) or speed <= 0:
         raise UsageError(f"speed must be more than 0, not {speed:g}.")
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether the parameter ``name`` stands on the command line, not in the environment or the settings."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

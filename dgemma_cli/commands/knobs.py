@@ -17,26 +17,52 @@ PresetOption: TypeAlias = Annotated[
     str, typer.Option("--preset", envvar="DGEMMA_PRESET", metavar="|".join(PRESETS), help="The sampler's policies.")
 ]
 StepsOption: TypeAlias = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Most denoising steps a block.", show_default=_OWN)
+    int | None,
+    typer.Option(
+        "--steps", envvar="DGEMMA_STEPS", metavar="N", help="Most denoising steps a block.", show_default=_OWN
+    ),
 ]
 HorizonOption: TypeAlias = Annotated[
-    int | None, typer.Option("--horizon", metavar="N", help="Steps over which it cools.", show_default=_OWN)
+    int | None,
+    typer.Option(
+        "--horizon", envvar="DGEMMA_HORIZON", metavar="N", help="Steps over which it cools.", show_default=_OWN
+    ),
 ]
 TMinOption: TypeAlias = Annotated[
-    float | None, typer.Option("--t-min", metavar="T", help="Temperature at the end.", show_default=_OWN)
+    float | None,
+    typer.Option("--t-min", envvar="DGEMMA_T_MIN", metavar="T", help="Temperature at the end.", show_default=_OWN),
 ]
 TMaxOption: TypeAlias = Annotated[
-    float | None, typer.Option("--t-max", metavar="T", help="Temperature at the start.", show_default=_OWN)
+    float | None,
+    typer.Option("--t-max", envvar="DGEMMA_T_MAX", metavar="T", help="Temperature at the start.", show_default=_OWN),
 ]
 BoundOption: TypeAlias = Annotated[
     float | None,
-    typer.Option("--entropy-bound", metavar="NATS", help="Doubt accepted in one step.", show_default=_OWN),
+    typer.Option(
+        "--entropy-bound",
+        envvar="DGEMMA_ENTROPY_BOUND",
+        metavar="NATS",
+        help="Doubt accepted in one step.",
+        show_default=_OWN,
+    ),
 ]
 StabilityOption: TypeAlias = Annotated[
     int | None,
-    typer.Option("--stability", metavar="N", help="Steps a draft stays the same to be done.", show_default=_OWN),
+    typer.Option(
+        "--stability",
+        envvar="DGEMMA_STABILITY",
+        metavar="N",
+        help="Steps a draft stays the same to be done.",
+        show_default=_OWN,
+    ),
 ]
 ConfidenceOption: TypeAlias = Annotated[
     float | None,
-    typer.Option("--confidence", metavar="NATS", help="Mean entropy under which it is done.", show_default=_OWN),
+    typer.Option(
+        "--confidence",
+        envvar="DGEMMA_CONFIDENCE",
+        metavar="NATS",
+        help="Mean entropy under which it is done.",
+        show_default=_OWN,
+    ),
 ]

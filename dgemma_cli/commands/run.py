@@ -10,7 +10,7 @@ import typer
 
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.chat import chat, interactive
-from dgemma_cli.commands.checks import check_coloring, check_slow
+from dgemma_cli.commands.checks import check_coloring, check_slow, given
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.knobs import (
@@ -24,6 +24,22 @@ from dgemma_cli.commands.knobs import (
     TMaxOption,
     TMinOption,
 )
+from dgemma_cli.commands.options import (
+    MAX_TOKENS,
+    DebugOption,
+    DeviceOption,
+    DtypeOption,
+    LiveOption,
+    MaxTokensOption,
+    ModelOption,
+    NoColorOption,
+    SeedOption,
+    ShowThinkingOption,
+    StatsOption,
+    SystemOption,
+    ThinkOption,
+    YesOption,
+)
 from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
@@ -32,6 +48,7 @@ from dgemma_cli.terminal.palette import ColorBy
 
 
 def run(
+    context: typer.Context,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
@@ -40,20 +57,10 @@ def run(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option("-m", "--model", envvar="DGEMMA_MODEL", help="A model's name, a Hugging Face id, or a folder."),
-    ] = DEFAULT,
-    system: Annotated[
-        str | None, typer.Option("-s", "--system", help="System prompt: how to answer.", show_default=False)
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option("-n", "--max-tokens", metavar="N", help="Kept tokens at the most.")
-    ] = Options().max_tokens,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="The same seed gives the same text.", show_default="random"),
-    ] = None,
+    model: ModelOption = None,
+    system: SystemOption = None,
+    max_tokens: MaxTokensOption = MAX_TOKENS,
+    seed: SeedOption = None,
     preset: PresetOption = DEFAULT_PRESET,
     steps: StepsOption = None,
     horizon: HorizonOption = None,
@@ -62,16 +69,9 @@ def run(
     entropy_bound: BoundOption = None,
     stability: StabilityOption = None,
     confidence: ConfidenceOption = None,
-    think: Annotated[bool, typer.Option("--think", help="Let the model think before it answers.")] = False,
-    device: Annotated[
-        str, typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
-    dtype: Annotated[
-        Dtype,
-        typer.Option(
-            "--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16, for small models on a CPU float32."
-        ),
-    ] = Dtype.AUTO,
+    think: ThinkOption = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.AUTO,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text and figures.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a JSON line.")] = False,
     output: Annotated[
@@ -82,31 +82,26 @@ def run(
         Path | None,
         typer.Option("--record", metavar="FILE", help="Keep every step in FILE."),
     ] = None,
-    live: Annotated[
-        bool | None,
-        typer.Option("--live/--no-live", help="Show the canvas while it settles.", show_default="on a terminal"),
-    ] = None,
+    live: LiveOption = None,
     slow: Annotated[
         int | None, typer.Option("--slow", metavar="MS", help="Hold each step for MS milliseconds.")
     ] = None,
     color_by: Annotated[
         ColorBy | None,
-        typer.Option("--color-by", help="What colours tell in the live view.", show_default="state"),
+        typer.Option(
+            "--color-by", envvar="DGEMMA_COLOR_BY", help="What colours tell in the live view.", show_default="state"
+        ),
     ] = None,
-    show_thinking: Annotated[
-        bool, typer.Option("--show-thinking", help="Show thoughts in full, on standard error.")
-    ] = False,
+    show_thinking: ShowThinkingOption = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Render the answer as markdown (terminal only).")
     ] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print a line of figures after the answer.")] = False,
-    yes: Annotated[
-        bool, typer.Option("-y", "--yes", help="Fetch a model that is not on this machine without asking.")
-    ] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR=1).")] = False,
+    stats: StatsOption = False,
+    yes: YesOption = False,
+    no_color: NoColorOption = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing but the answer and errors.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell which files and device are used.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened (DGEMMA_DEBUG=1).")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Answer one prompt; without one, on a terminal, chat (see: dgemma chat --help).
 
@@ -117,12 +112,21 @@ def run(
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
     environment = Environment.current()
+    # A setting gives way to the flags of this run; only flags can contradict one another.
+    if live and not given(context, "live"):
+        live = None
+    if quiet and not given(context, "stats"):
+        stats = False
+    if (quiet or json or jsonl) and not given(context, "show_thinking"):
+        show_thinking = False
     _refuse_both(("--json", json), ("--jsonl", jsonl))
     _refuse_both(("--quiet", quiet), ("--verbose", verbose))
     _refuse_both(("--quiet", quiet), ("--stats", stats))
     _refuse_both(("--quiet", quiet), ("--show-thinking", show_thinking))
     wants_live = _live(live, environment, quiet, json_lines=jsonl and output is None)
     color = environment.color(no_color)
+    if not (wants_live and color) and not given(context, "color_by"):
+        color_by = None
     if color_by is not None and not wants_live:
         raise UsageError("--color-by colours the live view, which is off here.")
     check_coloring(color_by, color)
@@ -149,6 +153,7 @@ def run(
             }
         )
         chat(
+            context,
             model=model,
             system=system,
             max_tokens=max_tokens,
@@ -184,6 +189,7 @@ def run(
         confidence=confidence,
         drafts=wants_live or jsonl or stats or record is not None,
     )
+    model = model or DEFAULT
     said = read_prompt(prompt or [], environment)
     fetch_missing(model, environment, yes, quiet)
     perform(

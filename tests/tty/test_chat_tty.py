@@ -211,9 +211,7 @@ def test_a_conversation_is_continued(chat: Callable[..., Terminal], tmp_path: Pa
     assert spoken(tmp_path) == ["one", "Hello, world.", "two", "Hello, world."]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "variables"), [(("chat", "--no-save"), {}), (("chat",), {"DGEMMA_NO_SAVE": "1"})]
-)
+@pytest.mark.parametrize(("arguments", "variables"), [(("chat", "--no-save"), {}), (("chat",), {"DGEMMA_SAVE": "0"})])
 def test_nothing_is_kept_where_nothing_is_to_be(
     chat: Callable[..., Terminal], tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str]
 ) -> None:

@@ -1,0 +1,80 @@
+"""Options that several commands share. Those with a DGEMMA_ variable are settings, too (dgemma config). No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from dgemma_cli.catalog.names import completions
+from dgemma_cli.commands.dtype import Dtype
+from dgemma_cli.engine.options import Options
+
+MAX_TOKENS = Options().max_tokens
+
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        envvar="DGEMMA_MODEL",
+        autocompletion=completions,
+        help="A model's name, a Hugging Face id, or a folder.",
+        show_default="the large one",
+    ),
+]
+SystemOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("-s", "--system", envvar="DGEMMA_SYSTEM", help="System prompt: how to answer.", show_default=False),
+]
+MaxTokensOption: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "-n", "--max-tokens", envvar="DGEMMA_MAX_TOKENS", metavar="N", help="Kept tokens of an answer at the most."
+    ),
+]
+SeedOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        envvar="DGEMMA_SEED",
+        metavar="N",
+        help="The same seed gives the same text.",
+        show_default="random",
+    ),
+]
+ThinkOption: TypeAlias = Annotated[
+    bool, typer.Option("--think/--no-think", envvar="DGEMMA_THINK", help="Let the model think before it answers.")
+]
+DeviceOption: TypeAlias = Annotated[
+    str,
+    typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+]
+DtypeOption: TypeAlias = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16, for small models on a CPU float32."
+    ),
+]
+LiveOption: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--live/--no-live",
+        envvar="DGEMMA_LIVE",
+        help="Show the canvas while it settles.",
+        show_default="on a terminal",
+    ),
+]
+ShowThinkingOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--show-thinking/--fold-thinking", envvar="DGEMMA_SHOW_THINKING", help="Show thoughts in full."),
+]
+StatsOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--stats/--no-stats", envvar="DGEMMA_STATS", help="Print a line of figures after an answer."),
+]
+YesOption: TypeAlias = Annotated[
+    bool, typer.Option("-y", "--yes", help="Fetch a model that is not on this machine without asking.")
+]
+NoColorOption: TypeAlias = Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR=1).")]
+DebugOption: TypeAlias = Annotated[bool, typer.Option("--debug", help="Show where an error happened (DGEMMA_DEBUG=1).")]
