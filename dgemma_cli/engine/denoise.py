@@ -14,6 +14,7 @@ from dgemma_cli.engine.sampler import Sampler
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
 from dgemma_cli.sampling.draws import Draws
+from dgemma_cli.sampling.held import Held
 from dgemma_cli.sampling.statistics import predict
 from dgemma_cli.sampling.stopping import Progress
 
@@ -23,7 +24,7 @@ class Task:
     """A canvas to denoise behind the text in ``cache``, which is only read.
 
     block: its index in the reply; room: how many of its positions may be kept, at least 1; report: whether each step
-    is to be told in a Denoised event.
+    is to be told in a Denoised event; held: the text that is given, if any.
     """
 
     model: Model
@@ -33,6 +34,7 @@ class Task:
     block: int
     room: int
     report: bool
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,22 @@ class Denoiser(Protocol):
 
 def denoise(task: Task) -> Generator[Denoised, None, Canvas]:
     """The plain loop, one call of the model a step: right on every device, and what others are tested against."""
-    model, sampler, draws = task.model, task.sampler, task.draws
+    model, sampler, draws, held = task.model, task.sampler, task.draws, task.held
     canvas = draws.noise()
+    if held is not None:
+        canvas = held.place(canvas)
     eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     soft: Tensor | None = None
     drafts: list[Tensor] = []
     for step in range(1, sampler.steps + 1):
         logits = model.denoise(canvas, task.cache, soft)  # [C, V]
+        if held is not None:
+            held.impose(logits)
         probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
         accepted = sampler.acceptance.accept(entropy)
         canvas = torch.where(accepted, draws.pick(probabilities), draws.noise())
+        if held is not None:
+            canvas = held.place(canvas)
         stop = sampler.stopping.stop(Progress(draft, drafts, entropy, torch.isin(draft, eos), task.room))
         previous = drafts[-1] if drafts else None
         drafts.append(draft)

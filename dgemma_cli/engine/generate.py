@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
 from dgemma_cli.sampling.draws import Draws, SeededDraws
+from dgemma_cli.sampling.held import Held
 
 
 @dataclass(slots=True)
@@ -72,6 +73,8 @@ def generate(
             f"The prompt has {len(ids):,} tokens; with a canvas of {canvas_length} the context of {context:,} is full.",
             "Shorten the prompt.",
         )
+    given = _given(options, model, len(ids))
+    eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     if draws is None:
         draws = SeededDraws(seed, canvas_length, model.config.vocab_size, model.device)
@@ -90,7 +93,8 @@ def generate(
         block = tally.blocks
         yield BlockStarted(block, canvas_length, sampler.steps)
         room = options.max_tokens - tally.tokens
-        canvas = yield from denoiser(Task(model, cache, sampler, draws, block, room, options.drafts))
+        held = Held.of(given, tally.tokens, canvas_length, eos)
+        canvas = yield from denoiser(Task(model, cache, sampler, draws, block, room, options.drafts, held))
         kept, reason = _cut(canvas.draft.tolist(), model.defaults.eos_ids, room)
         ended = reason == "eos"
         tally.add(len(kept), len(kept) + ended, canvas.steps, canvas.converged)
@@ -117,6 +121,24 @@ def generate(
             seed=seed,
         ),
     )
+
+
+def _given(options: Options, model: Model, prompt: int) -> Mapping[int, int]:
+    """The held positions, checked. Raises UsageError for one that the reply cannot reach or an id that is none."""
+    given = options.held or {}
+    config, ends = model.config, model.defaults.eos_ids
+    last = max(given, default=-1)
+    length = config.canvas_length
+    if last >= options.max_tokens + (given.get(last) in ends):
+        raise UsageError(f"Position {last} is held, but max-tokens is {options.max_tokens}.")
+    if prompt + (last // length + 1) * length > config.max_context:
+        raise UsageError(f"Position {last} is held, which the context of {config.max_context:,} cannot hold.")
+    for position, token in given.items():
+        if token >= config.vocab_size:
+            raise UsageError(f"The id {token} held at position {position} is not in the vocabulary.")
+        if token in ends and position < last:
+            raise UsageError(f"The reply would end at position {position}, but position {last} is held as well.")
+    return given
 
 
 def _cut(draft: list[int], eos_ids: frozenset[int], room: int) -> tuple[list[int], StopReason | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dgemma_cli.errors import UsageError
@@ -19,6 +20,8 @@ class Options:
     steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
     steps; the reference preset ties the horizon to the cap.
     entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
+    held: text that is given, position in the reply (from 0) -> token id. It stands there in every step and in the
+    reply, which does not end before the last of these positions.
     drafts: whether a ``Denoised`` event is wanted for every step; without it nothing is copied off the device.
     """
 
@@ -32,6 +35,7 @@ class Options:
     entropy_bound: float | None = None
     stability: int | None = None
     confidence: float | None = None
+    held: Mapping[int, int] | None = None
     drafts: bool = True
 
     def __post_init__(self) -> None:
@@ -54,3 +58,6 @@ class Options:
         check("entropy_bound", 0, exclusive=True)
         check("stability", 0)
         check("confidence", 0, exclusive=True)
+        for position, token in (self.held or {}).items():
+            if position < 0 or token < 0:
+                raise UsageError(f"Held positions and ids are at least 0, not {position}: {token}.")
