@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from dgemma_cli.errors import DgemmaError, DiskError, OutOfMemory
 from dgemma_cli.terminal.environment import Environment, OutputClosed
@@ -40,16 +41,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    from typer.main import get_command
+
     from dgemma_cli.commands.app import app
 
+    tree = get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        returned = app(args=arguments, prog_name="dgemma", standalone_mode=False)
+        returned = tree.main(args=given, prog_name="dgemma", standalone_mode=False, default_map=_settings(tree, given))
     except SystemExit as leave:  # Typer's answer to a closed pipe
         _silence()
         return leave.code if isinstance(leave.code, int) else 1
     if INTERRUPTS.received is not None:  # Typer knows of one exit code for interrupts only
         return 128 + INTERRUPTS.received
     return returned if isinstance(returned, int) else 0
+
+
+def _settings(tree: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The defaults that the settings file lays down. Help, completion and ``config`` work with a broken file too."""
+    if not arguments or arguments[0] == "config" or "_DGEMMA_COMPLETE" in os.environ:
+        return {}
+    if any(flag in arguments for flag in ("-h", "--help", "--version")):
+        return {}
+    from dgemma_cli import settings
+    from dgemma_cli.commands.defaults import default_map
+
+    file = settings.config_file(os.environ)
+    values = settings.read(file)
+    return default_map(tree, values, file) if values else {}
 
 
 def report(error: Exception, environment: Environment) -> int:

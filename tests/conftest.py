@@ -15,7 +15,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.pop("DGEMMA_DEBUG", None)
+for _variable in [name for name in os.environ if name.startswith("DGEMMA_")]:
+    del os.environ[_variable]
+os.environ["DGEMMA_CONFIG"] = os.devnull  # nobody's settings
 _state = tempfile.TemporaryDirectory(prefix="dgemma-state-")
 Path(_state.name, "met-nano").touch()  # what is said once would be in the way
 os.environ["DGEMMA_STATE_DIR"] = _state.name

@@ -11,6 +11,7 @@ from dgemma_cli import __version__
 from dgemma_cli.commands.chat import chat
 from dgemma_cli.commands.chats import chats
 from dgemma_cli.commands.check import check
+from dgemma_cli.commands.config import config
 from dgemma_cli.commands.export import export
 from dgemma_cli.commands.list import list_models
 from dgemma_cli.commands.pull import pull
@@ -64,3 +65,4 @@ app.command("show")(show)
 app.command("rm")(rm)
 app.command("chat")(chat)
 app.add_typer(chats, name="chats")
+app.add_typer(config, name="config")
