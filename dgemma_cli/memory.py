@@ -15,7 +15,7 @@ from typing import Literal
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.weights.checkpoint import read_checkpoint
 from dgemma_cli.weights.formats import PLAIN_DTYPES
-from dgemma_cli.weights.layout import PackedExpertsSpec, Plan, make_plan
+from dgemma_cli.weights.layout import PackedEmbeddingSpec, PackedExpertsSpec, Plan, make_plan
 from dgemma_cli.weights.scheme import Scheme
 
 Kind = Literal["cpu", "cuda"]
@@ -32,6 +32,8 @@ _PROCESS = {"cpu": 250_000_000, "cuda": 500_000_000}
 _LOGITS = 5.5
 # Bytes for each value of the largest packed matrix while it is unpacked: indices, float32 values, the result.
 _UNPACKING = 10
+# Rows of a packed embedding that are unpacked at once.
+_BLOCK = 4096
 # How the KV cache of a full layer grows, and how many tokens the encoder takes at once.
 _GROWTH = _CHUNK = 1024
 
@@ -57,7 +59,9 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What of a model's needs does not hang on the context. largest: values of its largest packed matrix."""
+    """What of a model's needs does not hang on the context. largest: values of the largest packed matrix, or of the
+    largest piece of one, that is unpacked at once.
+    """
 
     config: ModelConfig
     dtype: str
@@ -107,6 +111,8 @@ def _footprint(config: ModelConfig, plan: Plan, dtype: str) -> Footprint:
     for spec in plan.packed.values():
         if isinstance(spec, PackedExpertsSpec):
             largest = max(largest, 2 * config.moe_intermediate_size * config.hidden_size)
+        elif isinstance(spec, PackedEmbeddingSpec):
+            largest = max(largest, min(spec.rows, _BLOCK) * spec.columns)
         else:
             largest = max(largest, *(rows * spec.columns for rows, form in spec.parts if form is not None))
     return Footprint(config, dtype, weights, largest)

@@ -6,8 +6,8 @@ Written from the published layouts, not from the loader: so the loader can be te
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,13 +77,14 @@ FULL: dict[str, Any] = {
 
 
 def tiny() -> dict[str, Any]:
-    """A configuration of a hundred thousand parameters in the same shape; every size is divisible by 32."""
+    """A configuration of a hundred thousand parameters in the same shape; every number of inputs is divisible by the
+    groups that share a scale, but for the experts' in INT8."""
     config = copy.deepcopy(FULL)
     config["canvas_length"], config["image_token_id"] = 16, 212
     config["text_config"] |= {
         "vocab_size": 211,
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "moe_intermediate_size": 32,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
@@ -127,12 +128,12 @@ def entries(config: dict[str, Any], form: str) -> Iterator[Entry]:
     """
     text = config["text_config"]
     hidden, inner = text["hidden_size"], text["intermediate_size"]
-    yield _plain("model.decoder.embed_tokens.weight", (text["vocab_size"], hidden), 0.0, hidden**-0.5)
+    yield from _matrices(form, "model.decoder", {"embed_tokens": (text["vocab_size"], hidden)}, "embed_tokens")
     for index, kind in enumerate(text["layer_types"]):
         yield from _layer(text, form, index, kind == "full_attention")
     yield _norm("model.decoder.norm.weight", hidden)
     yield _norm("model.decoder.self_conditioning.pre_norm.weight", hidden)
-    yield from _matrices("bf16", "model.decoder.self_conditioning", _mlp(hidden, inner))
+    yield from _matrices(form, "model.decoder.self_conditioning", _mlp(hidden, inner), "self_conditioning")
     for index in range(text["num_hidden_layers"]):
         yield _norm(f"model.encoder.language_model.layers.{index}.layer_scalar", 1)
     if "vision_config" in config:
@@ -147,12 +148,11 @@ def _layer(text: dict[str, Any], form: str, index: int, full: bool) -> Iterator[
     attention = {"q_proj": (heads * dim, hidden), "k_proj": (kv, hidden), "o_proj": (hidden, heads * dim)}
     if not full:
         attention["v_proj"] = (kv, hidden)
-    packed = FORMATS[form].packs
-    yield from _matrices(form if "self_attn" in packed else "bf16", f"{prefix}.self_attn", attention)
+    yield from _matrices(form, f"{prefix}.self_attn", attention, "self_attn")
     for which in ("q_norm", "k_norm"):
         yield _plain(f"{prefix}.self_attn.{which}.weight", (dim,), dim**-0.25, 0.1 * dim**-0.25)
     mlp = _mlp(hidden, text["intermediate_size"])
-    yield from _matrices(form if "mlp" in packed else "bf16", f"{prefix}.mlp", mlp)
+    yield from _matrices(form, f"{prefix}.mlp", mlp, "mlp")
     for which in (
         "input_layernorm",
         "post_attention_layernorm",
@@ -168,9 +168,9 @@ def _layer(text: dict[str, Any], form: str, index: int, full: bool) -> Iterator[
     yield _norm(f"{prefix}.router.per_expert_scale", experts)
     yield _norm(f"{prefix}.layer_scalar", 1)
     inner = text["moe_intermediate_size"]
-    if "experts" in packed:
+    if "experts" in FORMATS[form].packs:
         for expert in range(experts):
-            yield from _matrices(form, f"{prefix}.experts.{expert}", _mlp(hidden, inner))
+            yield from _matrices(form, f"{prefix}.experts.{expert}", _mlp(hidden, inner), "experts")
     else:
         yield _plain(f"{prefix}.experts.gate_up_proj", (experts, 2 * inner, hidden), 0.0, hidden**-0.5)
         yield _plain(f"{prefix}.experts.down_proj", (experts, hidden, inner), 0.0, inner**-0.5)
@@ -180,9 +180,10 @@ def _mlp(hidden: int, inner: int) -> dict[str, tuple[int, int]]:
     return {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
 
 
-def _matrices(form: str, prefix: str, matrices: dict[str, tuple[int, int]]) -> Iterator[Entry]:
+def _matrices(form: str, prefix: str, matrices: dict[str, tuple[int, int]], part: str) -> Iterator[Entry]:
+    write = FORMATS[form].packs.get(part, _bf16_matrix)
     for name, (rows, columns) in matrices.items():
-        yield from FORMATS[form].matrix(f"{prefix}.{name}.", rows, columns)
+        yield from write(f"{prefix}.{name}.", rows, columns)
 
 
 def _vision(vision: dict[str, Any], hidden: int) -> Iterator[Entry]:
@@ -236,12 +237,12 @@ def _bytes(name: str, dtype: str, shape: tuple[int, ...], low: int, high: int) -
 
 def _positive(name: str, dtype: str, shape: tuple[int, ...], center: float) -> Entry:
     """Values within 30 % of ``center``."""
-    kind = {"F16": torch.float16, "F32": torch.float32}[dtype]
+    kind = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}[dtype]
     return Entry(name, dtype, shape, lambda g: (torch.rand(shape, generator=g) * 0.6 + 0.7).mul_(center).to(kind))
 
 
 # Root mean squares of codes drawn uniformly.
-_E2M1_RMS, _INT4_RMS = 2.93, 4.64
+_E2M1_RMS, _INT4_RMS, _INT8_RMS = 2.93, 4.64, 73.9
 _FP8_SCALES = (0x50, 0x68)  # E4M3 bytes of 8 to 60, on average about 26
 _FP8_SCALES_MEAN = 26.0
 
@@ -272,6 +273,12 @@ def _int4_matrix(prefix: str, rows: int, columns: int) -> Iterator[Entry]:
     yield Entry(f"{prefix}weight_shape", "I64", (2,), lambda _: torch.tensor([rows, columns]))
 
 
+def _int8_matrix(prefix: str, rows: int, columns: int) -> Iterator[Entry]:
+    yield _bytes(f"{prefix}weight_packed", "I32", (rows, columns // 4), 0, 256)
+    yield _positive(f"{prefix}weight_scale", "BF16", (rows, columns // 64), columns**-0.5 / _INT8_RMS)
+    yield Entry(f"{prefix}weight_shape", "I64", (2,), lambda _: torch.tensor([rows, columns]))
+
+
 def _fp8_matrix(prefix: str, rows: int, columns: int) -> Iterator[Entry]:
     def draw(generator: Generator) -> Tensor:
         return torch.randn(rows, columns, generator=generator).mul_(64).to(torch.float8_e4m3fn)
@@ -280,36 +287,58 @@ def _fp8_matrix(prefix: str, rows: int, columns: int) -> Iterator[Entry]:
     yield _positive(f"{prefix}weight_scale", "F32", (rows, 1), columns**-0.5 / 64)
 
 
+Matrix = Callable[[str, int, int], Iterator[Entry]]  # the tensors of a matrix: their prefix, rows, columns
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A published format. packs: the parts of a layer that are quantised; config: its quantization_config, if any."""
+    """A format. packs: how the quantised parts of the model are stored; config: its quantization_config, if any."""
 
-    matrix: Callable[[str, int, int], Iterator[Entry]]
-    packs: tuple[str, ...] = ()
+    packs: Mapping[str, Matrix] = field(default_factory=dict)
     config: dict[str, Any] | None = None
 
 
-def _compressed(form: str, weights: dict[str, Any], ignore: list[str]) -> dict[str, Any]:
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+def _compressed(*groups: dict[str, Any], ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+    alone = groups[0].pop("format") if len(groups) == 1 else None
     return {
         "quant_method": "compressed-tensors",
-        "format": form,
+        "format": alone or "mixed-precision",
         "quantization_status": "compressed",
-        "config_groups": {"group_0": group},
-        "ignore": ["lm_head", "re:.*router.*", "re:.*vision.*", "re:.*self_conditioning.*", *ignore],
+        "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
+        "ignore": ["lm_head", "re:.*router.*", "re:.*vision.*", *ignore],
     }
 
 
-_ATTENTION, _MLP = "re:.*self_attn.*", "re:.*[.]mlp[.].*"
-_NVFP4_WEIGHTS = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16, "symmetric": True}
-_INT4_WEIGHTS = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
-_FP8_WEIGHTS = {"num_bits": 8, "type": "float", "strategy": "channel", "group_size": None, "symmetric": True}
+def _group(form: str, bits: int, kind: str, strategy: str, size: int | None, *targets: str) -> dict[str, Any]:
+    weights = {"num_bits": bits, "type": kind, "strategy": strategy, "group_size": size, "symmetric": True}
+    return {
+        "targets": list(targets) or ["Linear"],
+        "weights": weights,
+        "input_activations": None,
+        "output_activations": None,
+        "format": form,
+    }
+
+
+def _nvfp4(*targets: str) -> dict[str, Any]:
+    return _group("nvfp4-pack-quantized", 4, "float", "tensor_group", 16, *targets)
+
+
+def _int4(*targets: str) -> dict[str, Any]:
+    return _group("pack-quantized", 4, "int", "group", 32, *targets)
+
+
+def _int8(*targets: str) -> dict[str, Any]:
+    return _group("pack-quantized", 8, "int", "group", 64, *targets)
+
+
+_EXPERTS, _ATTENTION, _MLP = "re:.*experts.*", "re:.*self_attn.*", "re:.*[.]mlp[.].*"
+_SELF, _EMBEDDING = "re:.*self_conditioning.*", "re:.*embed_tokens$"
 
 FORMATS = {
-    "bf16": Form(_bf16_matrix),
+    "bf16": Form(),
     "nvfp4": Form(
-        _modelopt_matrix,
-        ("experts",),
+        {"experts": _modelopt_matrix},
         {
             "quant_method": "modelopt",
             "quant_algo": "NVFP4",
@@ -329,8 +358,22 @@ FORMATS = {
         },
     ),
     "nvfp4-redhat": Form(
-        _nvfp4_matrix, ("experts", "mlp"), _compressed("nvfp4-pack-quantized", _NVFP4_WEIGHTS, [_ATTENTION])
+        dict.fromkeys(("experts", "mlp"), _nvfp4_matrix), _compressed(_nvfp4(), ignore=(_SELF, _ATTENTION))
     ),
-    "int4": Form(_int4_matrix, ("experts", "self_attn"), _compressed("pack-quantized", _INT4_WEIGHTS, [_MLP])),
-    "fp8": Form(_fp8_matrix, ("experts", "mlp", "self_attn"), _compressed("float-quantized", _FP8_WEIGHTS, [])),
+    "int4": Form(dict.fromkeys(("experts", "self_attn"), _int4_matrix), _compressed(_int4(), ignore=(_SELF, _MLP))),
+    "fp8": Form(
+        dict.fromkeys(("experts", "mlp", "self_attn"), _fp8_matrix),
+        _compressed(_group("float-quantized", 8, "float", "channel", None), ignore=(_SELF,)),
+    ),
+    # What `dgemma quantize --dense` writes.
+    "nvfp4-8bit": Form(
+        {"experts": _nvfp4_matrix}
+        | dict.fromkeys(("mlp", "self_attn", "self_conditioning", "embed_tokens"), _int8_matrix),
+        _compressed(_nvfp4(_EXPERTS), _int8(_ATTENTION, _MLP, _SELF, _EMBEDDING)),
+    ),
+    "int4-4bit": Form(
+        dict.fromkeys(("experts", "mlp", "self_attn"), _int4_matrix)
+        | dict.fromkeys(("self_conditioning", "embed_tokens"), _int8_matrix),
+        _compressed(_int4(_EXPERTS, _ATTENTION, _MLP), _int8(_SELF, _EMBEDDING)),
+    ),
 }

@@ -1,7 +1,7 @@
 """Weights that stay packed: linear maps and experts that unpack one matrix, or one expert, at a time.
 
 They take the place of ``nn.Linear`` and ``model.experts.Experts``, with the same forward passes. No full-size copy of
-the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, ``int4``, ``fp8``.
+the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, ``int4``, ``int8``, ``fp8``.
 """
 
 from __future__ import annotations

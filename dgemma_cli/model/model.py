@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.defaults import GenerationDefaults
+from dgemma_cli.model.embedding import Embedding
 from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
@@ -46,21 +47,28 @@ class Model(nn.Module):
         self.defaults = GenerationDefaults()
         self.skipped = 0  # tensors of the checkpoint left on disk: the vision tower
         self.kernels = "torch reference"  # what computes its matrix products, for people to read
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.self_conditioning = SelfConditioning(config)
         self.stack = Stack(config)
 
     @property
     def device(self) -> torch.device:
-        return self.embed_tokens.weight.device
+        return self._plain.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embed_tokens.weight.dtype
+        """Of the arithmetic. Packed weights have dtypes of their own."""
+        return self._plain.dtype
+
+    @property
+    def _plain(self) -> Tensor:
+        """A parameter that no format packs."""
+        weight: Tensor = self.stack.norm.weight
+        return weight
 
     def new_cache(self, slack: int = 0) -> KVCache:
         """An empty cache. slack: how many tokens back a ``cut`` is sure to be exact."""
-        return KVCache(self.config, self.embed_tokens.weight, slack)
+        return KVCache(self.config, self._plain, slack)
 
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
@@ -89,8 +97,8 @@ class Model(nn.Module):
 
     def expected_embedding(self, probabilities: Tensor) -> Tensor:
         """The mean embedding under each distribution, scaled as embeddings are: [..., V] -> [..., hidden]."""
-        weight: Tensor = self.embed_tokens.weight
-        return (probabilities.to(weight.dtype) @ weight) * self._embedding_scale
+        mean: Tensor = self.embed_tokens.mean(probabilities)
+        return mean * self._embedding_scale
 
     def run_encoder(self, ids: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """Causal pass. ids, positions: int64 [B, T]. Returns [B, T, hidden], normed; the memory keeps K and V."""
@@ -106,7 +114,7 @@ class Model(nn.Module):
     def head(self, hidden: Tensor) -> Tensor:
         """Tied output head: [..., hidden] -> float32 logits [..., V], softly capped."""
         cap = self.config.logit_softcap
-        logits = torch.nn.functional.linear(hidden, self.embed_tokens.weight)
+        logits = self.embed_tokens.scores(hidden)
         if logits.requires_grad or logits.device.type != "cpu":
             return torch.tanh(logits.float() / cap) * cap
         capped = torch.empty_like(logits, dtype=torch.float32)

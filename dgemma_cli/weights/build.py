@@ -9,14 +9,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
+from dgemma_cli.kernels.int8 import Int8
 from dgemma_cli.kernels.nvfp4 import NVFP4
 from dgemma_cli.kernels.packed import Packed, PackedExperts, PackedLinear, StackedLinear
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.model import Model
-from dgemma_cli.weights.formats import Format, FP8Format, Int4Format, NVFP4Format
-from dgemma_cli.weights.layout import PackedExpertsSpec, PackedLinearSpec, Plan
+from dgemma_cli.weights.formats import Format, FP8Format, Int4Format, Int8Format, NVFP4Format
+from dgemma_cli.weights.layout import PackedEmbeddingSpec, PackedExpertsSpec, PackedLinearSpec, Plan
 
 TORCH_DTYPES = {
     "F32": torch.float32,
@@ -57,6 +59,9 @@ def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> M
         for name, spec in plan.packed.items():
             if isinstance(spec, PackedExpertsSpec):
                 made: nn.Module = _experts(config, spec)
+            elif isinstance(spec, PackedEmbeddingSpec):
+                scale_dtype = TORCH_DTYPES[spec.format.scale_dtype]
+                made = PackedEmbedding(Int8(1, 1, spec.rows, spec.columns, scale_dtype), dtype)
             else:
                 made = _linear(spec, dtype)
             model.set_submodule(name, made)
@@ -93,6 +98,8 @@ def _packed(form: Format, count: int, stack: int, rows: int, columns: int) -> Pa
             return NVFP4(count, stack, rows, columns, form.compressed, form.matrix_scale_shape)
         case Int4Format():
             return Int4(count, stack, rows, columns, TORCH_DTYPES[form.scale_dtype])
+        case Int8Format():
+            return Int8(count, stack, rows, columns, TORCH_DTYPES[form.scale_dtype])
         case FP8Format():
             return FP8(count, stack, rows, columns)
     raise AssertionError(f"no module for {form.label}")

@@ -95,6 +95,25 @@ class Int4Format:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Format:
+    """8-bit integers with a scale for every 64. scale_dtype: as for INT4."""
+
+    scale_dtype: str = "BF16"
+    group: int = 64
+
+    @property
+    def label(self) -> str:
+        return "int8 (compressed-tensors)"
+
+    def parts(self, rows: int, columns: int) -> tuple[Part, ...]:
+        return (
+            Part("weight_packed", ("I32",), (rows, columns // 4), "codes"),
+            Part("weight_scale", (self.scale_dtype,), (rows, columns // self.group), "scale", "finite"),
+            Part("weight_shape", ("I64", "I32"), (2,), equals=(rows, columns)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FP8Format:
     """8-bit floats with a scale for each row. Activations stay as they are: rounding them is a choice of speed."""
 

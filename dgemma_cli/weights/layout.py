@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 
 from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import LayerConfig, ModelConfig
-from dgemma_cli.weights.formats import PLAIN_DTYPES, Format, Int4Format, Part
-from dgemma_cli.weights.scheme import Scheme
+from dgemma_cli.weights.formats import PLAIN_DTYPES, Format, Int4Format, Int8Format, Part
+from dgemma_cli.weights.scheme import Kind, Scheme
 
 # What a checkpoint may hold that a text model does not use. Nothing else may be left over.
 VISION_PREFIXES = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 # Some savers write the tied head out as well; it must then equal the embedding.
 TIED_HEAD = "lm_head.weight"
-EMBEDDING = "model.decoder.embed_tokens.weight"
+_EMBEDDING = "model.decoder.embed_tokens"
+EMBEDDING = f"{_EMBEDDING}.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,21 @@ class PackedExpertsSpec:
     down: Format
 
 
+@dataclass(frozen=True, slots=True)
+class PackedEmbeddingSpec:
+    """The packed embedding, [rows, columns]."""
+
+    rows: int
+    columns: int
+    format: Int8Format
+
+
 @dataclass(slots=True)
 class Plan:
     """Everything a checkpoint must hold, and the modules (by their names in the model) that its packed parts need."""
 
     slots: list[Slot] = field(default_factory=list)
-    packed: dict[str, PackedLinearSpec | PackedExpertsSpec] = field(default_factory=dict)
+    packed: dict[str, PackedLinearSpec | PackedExpertsSpec | PackedEmbeddingSpec] = field(default_factory=dict)
 
 
 DtypeOf = Callable[[str], str | None]
@@ -87,7 +97,7 @@ class _Planner:
     def run(self) -> Plan:
         config = self.config
         hidden, inner = config.hidden_size, config.intermediate_size
-        self._plain(EMBEDDING, (config.vocab_size, hidden), "embed_tokens.weight")
+        self._embedding(config.vocab_size, hidden)
         self._plain("model.decoder.self_conditioning.pre_norm.weight", (hidden,), "self_conditioning.pre_norm.weight")
         self._mlp("model.decoder.self_conditioning.", "self_conditioning.mlp.", hidden, inner)
         for index, layer in enumerate(config.layers):
@@ -127,6 +137,16 @@ class _Planner:
             self._plain(theirs + name, (size,), ours + name)
         self._experts(f"{theirs}experts.", f"{ours}experts")
         self._plain(f"{theirs}layer_scalar", (1,), f"{ours}decoder_scalar")
+
+    def _embedding(self, rows: int, columns: int) -> None:
+        form = self._format(_EMBEDDING, columns, "Embedding")
+        if form is None:
+            self._plain(EMBEDDING, (rows, columns), "embed_tokens.weight")
+            return
+        if not isinstance(form, Int8Format):
+            raise CheckpointError(f"{_EMBEDDING} is in {form.label}; dgemma reads plain embeddings and int8 ones.")
+        self.plan.packed["embed_tokens"] = PackedEmbeddingSpec(rows, columns, form)
+        self._packed(_EMBEDDING, form, rows, columns, "embed_tokens.matrix", (0, 0))
 
     def _mlp(self, theirs: str, ours: str, hidden: int, inner: int) -> None:
         both = [(f"{theirs}gate_proj", inner), (f"{theirs}up_proj", inner)]
@@ -197,12 +217,13 @@ class _Planner:
             raise CheckpointError(f"{theirs}*.{names[0]}: some experts are packed and some are not.")
         return self._format(f"{theirs}0.{names[0]}", columns)
 
-    def _format(self, module: str, columns: int) -> Format | None:
-        form = self.scheme.format_of(module)
+    def _format(self, module: str, columns: int, kind: Kind = "Linear") -> Format | None:
+        form = self.scheme.format_of(module, kind)
         if form is None:
             return None
         if columns % form.group:
             raise CheckpointError(f"{module} has {columns} inputs, no multiple of the {form.group} that share a scale.")
-        if isinstance(form, Int4Format) and self.dtype_of(f"{module}.weight_scale") == "BF16":
-            return replace(form, scale_dtype="BF16")
+        stored = self.dtype_of(f"{module}.weight_scale")
+        if isinstance(form, Int4Format | Int8Format) and stored in ("BF16", "F16"):
+            return replace(form, scale_dtype=stored)
         return form

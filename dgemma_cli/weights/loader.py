@@ -44,8 +44,10 @@ def load_model(folder: Path, device: str, dtype: str, progress: Progress | None 
 
 def _check_tied_head(checkpoint: Checkpoint) -> None:
     """A head that was written out must be the embedding over again."""
-    head, embedding = checkpoint.stored.get(TIED_HEAD), checkpoint.stored[EMBEDDING]
-    if head is not None and not same_bytes((TIED_HEAD, head), (EMBEDDING, embedding)):
+    head, embedding = checkpoint.stored.get(TIED_HEAD), checkpoint.stored.get(EMBEDDING)
+    if head is None:
+        return
+    if embedding is None or not same_bytes((TIED_HEAD, head), (EMBEDDING, embedding)):
         raise CheckpointError(
             f"{head.file.name}: {TIED_HEAD} differs from {EMBEDDING}; an untied head is not supported."
         )

@@ -10,19 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import read_json
-from dgemma_cli.weights.formats import Format, FP8Format, Int4Format, NVFP4Format
+from dgemma_cli.weights.formats import Format, FP8Format, Int4Format, Int8Format, NVFP4Format
 
 _MODELOPT_FILE = "hf_quant_config.json"
-_HINT = "The formats that dgemma reads: bf16, NVFP4 (ModelOpt, compressed-tensors), INT4 group 32, FP8 per channel."
+_HINT = (
+    "The formats that dgemma reads: bf16, NVFP4 (ModelOpt, compressed-tensors), INT4 group 32, INT8 group 64, FP8 per "
+    "channel."
+)
+
+
+Kind = Literal["Linear", "Embedding"]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """targets: patterns of the modules in this format, or "Linear" for every matrix that is no embedding."""
+    """targets: patterns of the modules in this format, or the name of a kind of module, for all of these."""
 
     targets: tuple[str, ...]
     format: Format
@@ -37,12 +43,12 @@ class Scheme:
     groups: tuple[Group, ...] = ()
     ignore: tuple[str, ...] = ()
 
-    def format_of(self, module: str) -> Format | None:
+    def format_of(self, module: str, kind: Kind = "Linear") -> Format | None:
         """The format of the matrix called ``module`` in the checkpoint; None if it is plain."""
         if any(_matches(module, pattern) for pattern in self.ignore):
             return None
         for group in self.groups:
-            if any(target == "Linear" or _matches(module, target) for target in group.targets):
+            if any(target == kind or _matches(module, target) for target in group.targets):
                 return group.format
         return None
 
@@ -129,6 +135,8 @@ def _compressed_format(name: Any, weights: Mapping[str, Any]) -> Format:
             return NVFP4Format(compressed=True)
         if name == "pack-quantized" and kind == (4, "int", "group", 32):
             return Int4Format()
+        if name == "pack-quantized" and kind == (8, "int", "group", 64):
+            return Int8Format()
         if name == "float-quantized" and kind[:3] == (8, "float", "channel"):
             return FP8Format()
     told = ", ".join(f"{key} {value!r}" for key, value in weights.items() if value is not None and key != "observer")

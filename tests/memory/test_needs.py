@@ -38,11 +38,17 @@ def test_published_weights(name: str, gigabytes: float) -> None:
     assert found.weights / 1e9 == pytest.approx(gigabytes, abs=0.005)
 
 
+@pytest.mark.parametrize(("form", "gigabytes"), [("nvfp4-8bit", 15.346), ("int4-4bit", 14.575)])
+def test_quantised_weights(form: str, gigabytes: float) -> None:
+    scheme = read_scheme(None, {**FULL, "quantization_config": FORMATS[form].config})
+    assert memory.of_scheme(NETWORK, scheme).weights / 1e9 == pytest.approx(gigabytes, abs=0.005)
+
+
 def test_the_table_is_the_released_configuration() -> None:
     assert ModelConfig.from_dict(FULL) == NETWORK
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", OURS)
 def test_the_table_is_what_config_json_says(form: str) -> None:
     published = CHECKPOINTS[OURS[form]]
     scheme = read_scheme(None, {**FULL, "quantization_config": FORMATS[form].config})

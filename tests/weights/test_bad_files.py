@@ -17,7 +17,7 @@ from dgemma_cli.weights.loader import load_model
 
 INDEX = "model.safetensors.index.json"
 NORM = "model.decoder.norm.weight"
-SHARDS = 5
+SHARDS = 6
 
 
 def refusal(folder: Path, *words: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import make_synthetic
 import pytest
 import synthetic_tensors
-from synthetic_tensors import FULL
+from synthetic_tensors import FORMATS, FULL
 
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.weights.layout import VISION_PREFIXES, make_plan
@@ -58,7 +58,7 @@ def test_vision_tower() -> None:
     assert sum(map(make_synthetic.data_bytes, tower)) == pytest.approx(2 * 0.57e9, rel=0.01)
 
 
-@pytest.mark.parametrize("form", PUBLISHED)
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("size", ["full", "tiny"])
 def test_the_loader_asks_for_exactly_these(tmp_path: Path, form: str, size: str) -> None:
     config = FULL if size == "full" else synthetic_tensors.tiny()
@@ -67,13 +67,13 @@ def test_the_loader_asks_for_exactly_these(tmp_path: Path, form: str, size: str)
         for entry in synthetic_tensors.entries(config, form)
         if not entry.name.startswith(VISION_PREFIXES)
     }
-    quantised = {**config, "quantization_config": synthetic_tensors.FORMATS[form].config}
+    quantised = {**config, "quantization_config": FORMATS[form].config}
     plan = make_plan(ModelConfig.from_dict(config), read_scheme(tmp_path, quantised), lambda _: None)
     assert {slot.tensor: slot.shape for slot in plan.slots} == {name: shape for name, (_, shape) in written.items()}
     assert all(written[slot.tensor][0] in slot.part.dtypes for slot in plan.slots)
 
 
-@pytest.mark.parametrize("form", PUBLISHED)
+@pytest.mark.parametrize("form", FORMATS)
 def test_what_is_written_is_what_was_announced(tmp_path: Path, form: str) -> None:
     """Files of a tiny checkpoint as the safetensors library reads them, and the same bytes for the same seed."""
     from safetensors import safe_open

@@ -20,7 +20,7 @@ from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.loader import load_model
 
-FORMATS = ["nvfp4", "nvfp4-redhat", "int4", "fp8"]
+FORMATS = ["nvfp4", "nvfp4-redhat", "int4", "fp8", "nvfp4-8bit", "int4-4bit"]
 PACKED_BYTES = ("weight_packed", "weight_scale", "weight_scale_2", "weight_global_scale")
 
 
@@ -30,7 +30,7 @@ def unpacked(model: Model) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if not isinstance(module, Packed):
             continue
-        theirs = name.replace("stack.", "model.decoder.")
+        theirs = "model.decoder." + name.removeprefix("stack.").replace("conditioning.mlp.", "conditioning.")
         for index in range(module.count):
             values = module.unpack(index, torch.float32)
             if theirs.endswith("experts.gate_up"):
@@ -89,6 +89,21 @@ def test_logits_equal_transformers_with_the_unpacked_weights(tmp_path: Path, for
     prompt, canvases = ids[:37], ids[37:].view(4, 16)
     for found, expected in zip(ours(model, prompt, canvases), theirs(reference, prompt, canvases), strict=True):
         assert distance(found, expected) < 2e-5
+
+
+def test_blocks_of_a_packed_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are unpacked some at a time; the last block is shorter."""
+    folder = unpacking.checkpoint(tmp_path, "nvfp4-8bit")
+    weight = unpacking.dequantised(folder)["model.decoder.embed_tokens.weight"]
+    model = load_model(folder, "cpu", "float32")
+    generator = torch.Generator().manual_seed(2)
+    hidden, logits = torch.randn(2, 5, 64, generator=generator), torch.randn(5, 211, generator=generator) * 3
+    ids = torch.randint(0, 211, (2, 7), generator=generator)
+    for block in (1, 50, 211, 4096):
+        monkeypatch.setattr("dgemma_cli.kernels.embedding._BLOCK", block)
+        torch.testing.assert_close(model.embed_tokens(ids), weight[ids], rtol=0, atol=0)
+        torch.testing.assert_close(model.embed_tokens.scores(hidden), hidden @ weight.T)
+        torch.testing.assert_close(model.soft_embedding(logits), logits.softmax(-1) @ weight * 8)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -265,6 +280,12 @@ GROUP = "group_0"
         ("int4", lambda q: q["config_groups"][GROUP]["weights"].update(symmetric=False), "symmetric False"),
         ("int4", lambda q: q["config_groups"][GROUP]["weights"].update(group_size=128), "group_size 128"),
         ("int4", lambda q: q["config_groups"][GROUP]["weights"].update(num_bits=8), "num_bits 8"),
+        ("int4-4bit", lambda q: q["config_groups"]["group_1"]["weights"].update(group_size=128), "group_size 128"),
+        (
+            "nvfp4-redhat",
+            lambda q: q["config_groups"][GROUP]["targets"].append("Embedding"),
+            "embed_tokens is in nvfp4",
+        ),
         ("int4", lambda q: q["config_groups"][GROUP]["weights"].update(actorder="group"), "actorder 'group'"),
         ("nvfp4-redhat", lambda q: q["config_groups"][GROUP]["weights"].update(group_size=32), "group_size 32"),
         ("nvfp4", lambda q: q.update(quant_algo="FP8"), "'FP8'"),

@@ -21,28 +21,28 @@ def dequantised(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in raw_files.shards(folder):
         tensors |= load_file(file)
-    scheme = json.loads((folder / "config.json").read_text()).get("quantization_config", {})
-    form = scheme.get("format", scheme.get("quant_method"))
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0]
         if f"{module}.weight_scale" not in tensors:
             found[name] = tensor
         elif name.endswith((".weight", ".weight_packed")):
-            found[f"{module}.weight"] = matrix(form, tensors, module, tensor)
+            found[f"{module}.weight"] = matrix(tensors, module, tensor)
     return found
 
 
-def matrix(form: str, tensors: dict[str, Tensor], module: str, codes: Tensor) -> Tensor:
+def matrix(tensors: dict[str, Tensor], module: str, codes: Tensor) -> Tensor:
+    """The format shows in the tensors that there are."""
     scale = tensors[f"{module}.weight_scale"].float()
-    if form == "float-quantized":
+    if codes.dtype == torch.float8_e4m3fn:
         return codes.float() * scale
-    if form == "pack-quantized":
-        nibbles = torch.stack([(codes >> shift) & 15 for shift in range(0, 32, 4)], dim=-1).flatten(1)
-        return (nibbles - 8) * scale.repeat_interleave(32, dim=1)
+    if codes.dtype == torch.int32:
+        bits = 32 * codes.shape[1] // int(tensors[f"{module}.weight_shape"][1])
+        values = torch.stack([(codes >> shift) & (2**bits - 1) for shift in range(0, 32, bits)], dim=-1).flatten(1)
+        return (values - 2 ** (bits - 1)) * scale.repeat_interleave({4: 32, 8: 64}[bits], dim=1)
     nibbles = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(1).long()
     values = torch.where(nibbles >= 8, -E2M1[nibbles % 8], E2M1[nibbles % 8]) * scale.repeat_interleave(16, dim=1)
-    if form == "modelopt":
+    if f"{module}.weight_scale_2" in tensors:
         return values * tensors[f"{module}.weight_scale_2"]
     return values / tensors[f"{module}.weight_global_scale"]
 

@@ -1,0 +1,45 @@
+"""Token embeddings that stay packed, read by rows and by blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dgemma_cli.kernels.int8 import Int8
+
+_BLOCK = 4096  # rows unpacked at once
+
+
+class PackedEmbedding(nn.Module):
+    """``model.embedding.Embedding`` with packed rows. dtype: that of the rows it gives, and of the arithmetic."""
+
+    def __init__(self, matrix: Int8, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self.dtype = dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of ``ids``: int64 [...] -> [..., hidden]."""
+        return self.matrix.rows_of(ids, self.dtype)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """hidden @ W.T: [..., hidden] -> [..., V]."""
+        scores = hidden.new_empty(*hidden.shape[:-1], self.matrix.rows)
+        for block in self._blocks():
+            scores[..., block] = F.linear(hidden, self.matrix.rows_of(block, hidden.dtype))
+        return scores
+
+    def mean(self, probabilities: Tensor) -> Tensor:
+        """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32."""
+        shape = (*probabilities.shape[:-1], self.matrix.columns)
+        total = torch.zeros(shape, dtype=torch.float32, device=probabilities.device)
+        for block in self._blocks():
+            total += probabilities[..., block].to(self.dtype) @ self.matrix.rows_of(block, self.dtype)
+        return total.to(self.dtype)
+
+    def _blocks(self) -> Iterator[slice]:
+        for first in range(0, self.matrix.rows, _BLOCK):
+            yield slice(first, min(first + _BLOCK, self.matrix.rows))

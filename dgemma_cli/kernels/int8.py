@@ -1,0 +1,52 @@
+"""INT8: values of -128 to 127 with a scale for every 64 of them, without a zero point.
+
+The format of what is not an expert where 4 bits would cost too much: on normal, heavy-tailed and outlier-ridden weights
+its error is 0.6 to 1.4 %; that of FP8 with a scale a row is 2.0 to 2.6 %, that of INT8 with one 0.6 to 7.8 %.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgemma_cli.kernels.packed import Packed
+
+GROUP = 64
+
+
+class Int8(Packed):
+    """W[o, k] = (byte - 128) * scale[o, k // 64].
+
+    Buffers: codes, int32 [rows, columns / 4], first columns in the lowest bits; scale, [rows, columns / 64] of
+    ``scale_dtype``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, count: int, stack: int, rows: int, columns: int, scale_dtype: torch.dtype) -> None:
+        super().__init__(
+            count,
+            stack,
+            rows,
+            columns,
+            {
+                "codes": ((rows, columns // 4), torch.int32),
+                "scale": ((rows, columns // GROUP), scale_dtype),
+            },
+        )
+
+    def rows_of(self, which: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        """Some rows of the only matrix, [n, columns]: as ``unpack`` gives them, without the others."""
+        return _values(self.codes[0, 0, which], self.scale[0, 0, which]).to(dtype)
+
+    def _values(self, index: int) -> Tensor:
+        return _values(self.codes[index], self.scale[index])
+
+
+def _values(codes: Tensor, scale: Tensor) -> Tensor:
+    """int32 [..., columns / 4] and [..., columns / 64] -> float32 [..., columns]."""
+    # On a little-endian machine the lowest bits of an int32 are its first byte's.
+    values = codes.view(torch.uint8).float().sub_(128.0)
+    values.view(*scale.shape, GROUP).mul_(scale.float()[..., None])
+    return values
