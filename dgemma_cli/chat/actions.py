@@ -79,7 +79,7 @@ def _turns(chat: Chat) -> str:
 
 
 def _named(chat: Chat) -> str:
-    return f"{chat.model.name} on {chat.model.choice.device} ({chat.model.choice.dtype})"
+    return f"{chat.model.name} on {chat.model.device} ({chat.model.dtype})"
 
 
 def undo(chat: Chat, rest: str) -> None:
@@ -135,7 +135,7 @@ def _turns_beyond_half(chat: Chat) -> int:
     dialogue = chat.dialogue
     for count in range(1, len(dialogue.turns)):
         rest = Dialogue(dialogue.system, dialogue.turns[count:], dialogue.question)
-        if len(chat.model.encode(rest.messages(), chat.settings.thinking)) <= chat.model.room // 2:
+        if chat.model.count(rest.messages(), chat.settings.thinking) <= chat.model.room // 2:
             return count
     return len(dialogue.turns)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TypeVar
 
 from dgemma_cli.chat import reply
 from dgemma_cli.chat.dialogue import Dialogue
@@ -18,45 +18,11 @@ from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.cancel import Cancellation
 from dgemma_cli.terminal.entries import Start
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.terminal.narrator import Language
-
-if TYPE_CHECKING:
-    from dgemma_cli.engine.events import Event
-    from dgemma_cli.engine.options import Options
+from dgemma_cli.writing import ContextFull, Conversation, Writer
 
 T = TypeVar("T")
 
 FULL = 0.9  # share of the context from which on a chat warns
-
-
-class Conversation(Protocol):
-    """The engine's side of a chat: ``engine.session.Session``."""
-
-    def reply(self, ids: Sequence[int], options: Options) -> Iterator[Event]: ...
-    def forget(self) -> None: ...
-
-
-class Choice(Protocol):
-    """Where and in what numbers a model computes."""
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-
-
-class Loaded(Protocol):
-    """A model ready to chat: ``commands.loading.Session``. room: tokens a prompt may have."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def choice(self) -> Choice: ...
-    @property
-    def room(self) -> int: ...
-    def encode(self, messages: Sequence[Message], thinking: bool) -> list[int]: ...
-    def language(self, prompt: Sequence[int]) -> Language: ...
-    def converse(self) -> Conversation: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +49,8 @@ class Chat:
     load: finds and loads another model. store: None if nothing is to be kept.
     """
 
-    loaded: Loaded | None
-    load: Callable[[str], Loaded]
+    loaded: Writer | None
+    load: Callable[[str], Writer]
     settings: Settings
     environment: Environment
     live: bool
@@ -101,7 +67,7 @@ class Chat:
     leaving: bool = False
 
     @property
-    def model(self) -> Loaded:
+    def model(self) -> Writer:
         """The model. Raises UsageError if the last change of models left none."""
         if self.loaded is None:
             raise UsageError("No model is loaded.", "Load one: /model NAME")
@@ -167,7 +133,7 @@ class Chat:
     def tokens(self) -> int:
         """How many tokens the conversation takes as a prompt."""
         messages = self.dialogue.messages()
-        return len(self.model.encode(messages, self.settings.thinking)) if messages else 0
+        return self.model.count(messages, self.settings.thinking) if messages else 0
 
     def note(self, text: str) -> None:
         """Tell the user something beside the conversation."""
@@ -185,27 +151,23 @@ class Chat:
         if seed is not None or random:
             options = replace(options, seed=seed)
         model = self.model
-        ids = model.encode(self.dialogue.messages(), self.settings.thinking)
-        if len(ids) > model.room:
-            raise UsageError(
-                f"The context is full: the conversation has {len(ids):,} tokens, and there is room for {model.room:,}.",
-                "Drop the oldest turns with /compact, then ask again with /regen; or begin anew with /clear.",
-            )
         if self.conversation is None:
             self.conversation = model.converse()
-        start = Start(
-            model.name, model.choice.device, model.choice.dtype, self.dialogue.question or "", self.dialogue.system
-        )
+        start = Start(model.name, model.device, model.dtype, self.dialogue.question or "", self.dialogue.system)
         record, self.record = self.record, None
         try:
             outcome = reply.show(
-                self.conversation.reply(ids, options),
-                model.language(ids),
+                self.conversation.reply(self.dialogue.messages(), self.settings.thinking, options),
                 start,
                 Display(self.environment, self.live, self.color, self.settings.markdown, self.settings.show_thinking),
                 self.cancellation,
                 record,
             )
+        except ContextFull as error:
+            raise UsageError(
+                error.message,
+                "Drop the oldest turns with /compact, then ask again with /regen; or begin anew with /clear.",
+            ) from None
         except Exception as error:
             if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
                 self.conversation.forget()

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dgemma_cli.engine.events import Event, PromptEncoded
 from dgemma_cli.terminal.cancel import Cancellation, Cancelled
-from dgemma_cli.terminal.entries import Finish, Start
+from dgemma_cli.terminal.entries import Entry, Finish, Prompt, Start
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.markdown import rendered
 from dgemma_cli.terminal.markdown_flow import MarkdownFlow
-from dgemma_cli.terminal.narrator import Language, Narrator
 from dgemma_cli.terminal.output import AnswerSink, JsonLinesSink, Sink, Target
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
@@ -41,7 +39,7 @@ class Outcome:
     text: str
     thinking: str
     finish: Finish | None
-    prompt: PromptEncoded | None
+    prompt: Prompt | None
     summary: Summary
 
     def remarks(self) -> list[str]:
@@ -62,8 +60,7 @@ class Outcome:
 
 
 def show(
-    events: Iterator[Event],
-    language: Language,
+    entries: Iterator[Entry],
     start: Start,
     display: Display,
     cancellation: Cancellation,
@@ -74,8 +71,7 @@ def show(
     Whatever happens, the terminal is left clean. record: a file for every step.
     """
     summary = Summary()
-    narrator = Narrator(language)
-    prompt: PromptEncoded | None = None
+    prompt: Prompt | None = None
     with ExitStack() as stack:
         if display.environment.stdin_is_terminal:
             stack.enter_context(typed_ahead(display.environment.stdin.fileno()))
@@ -92,11 +88,10 @@ def show(
             sink.show(start)
         cancellation.hasty = True  # while the prompt is read no event comes that could be waited for
         try:
-            for event in cancellation.watch(events):
-                if isinstance(event, PromptEncoded):
+            for entry in cancellation.watch(entries):
+                if isinstance(entry, Prompt):
                     cancellation.hasty = False
-                    prompt = event
-                entry = narrator.tell(event)
+                    prompt = entry
                 for sink in sinks:
                     sink.show(entry)
         except Cancelled:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prompt_toolkit.history import History
 
@@ -27,9 +26,7 @@ from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.untrusted import visible
-
-if TYPE_CHECKING:
-    from dgemma_cli.commands.loading import Session
+from dgemma_cli.writing import InProcess, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def _resume(going: Chat, name: str, keep: bool, store: Store) -> str:
 
 def _greet(going: Chat) -> None:
     model = going.model
-    going.note(f"{model.name} on {model.choice.device} ({model.choice.dtype}). /help lists the commands.")
+    going.note(f"{model.name} on {model.device} ({model.dtype}). /help lists the commands.")
     dialogue = going.dialogue
     if dialogue.turns:
         count = len(dialogue.turns)
@@ -109,20 +106,21 @@ def _greet(going: Chat) -> None:
         going.note("The last question has no answer yet: /regen asks it again.")
 
 
-def _load(opening: Opening, environment: Environment, name: str) -> Session:
+def _load(opening: Opening, environment: Environment, name: str) -> Writer:
     """Load a model, telling how far that is."""
     if not opening.live:
-        return loading.load_session(name, opening.device, opening.dtype, None)
+        return InProcess(loading.load_session(name, opening.device, opening.dtype, None))
     painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
     view = LiveView(painter, Palette(opening.color, environment.unicode))
     view.start(f"loading {name}")
     try:
-        return loading.load_session(
+        session = loading.load_session(
             name,
             opening.device,
             opening.dtype,
             lambda done, total: view.tell(f"loading {name} {done / max(1, total):.0%}"),
         )
+        return InProcess(session)
     finally:
         view.close()
 

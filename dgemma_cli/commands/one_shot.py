@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from dgemma_cli.commands import loading
 from dgemma_cli.commands.demonstration import introduce
-from dgemma_cli.engine.events import Denoised, Event, Finished
 from dgemma_cli.engine.options import Options
 from dgemma_cli.prompting.prompter import Message
 from dgemma_cli.terminal.entries import Start
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.markdown import print_markdown
-from dgemma_cli.terminal.narrator import Narrator
 from dgemma_cli.terminal.output import AnswerSink, JsonLinesSink, JsonSink, Sink, Target
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import ColorBy, Palette
 from dgemma_cli.terminal.summary import Summary, statistics, warnings
+from dgemma_cli.writing import InProcess, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,42 +69,15 @@ def perform(request: Request, environment: Environment) -> None:
             view.start(f"loading {request.model}")
 
         session = loading.load_session(request.model, request.device, request.dtype, _progress(request, view))
+        writer: Writer = InProcess(session)
         if request.verbose:
-            _tell_choice(session, environment, view)
-        ids = session.encode(messages, request.thinking)
-        narrator = Narrator(session.language(ids))
-        choice = session.choice
-        start = Start(session.name, choice.device, choice.dtype, request.prompt, request.system, request.slow)
-        for sink in sinks:
-            sink.show(start)
-        for event in paced(session.generate(ids, request.options), request.slow):
-            entry = narrator.tell(event)
+            _tell(writer.described(), environment, view)
+        entries = writer.write(messages, request.thinking, request.options, request.slow)
+        start = Start(writer.name, writer.device, writer.dtype, request.prompt, request.system, request.slow)
+        for entry in chain([start], entries):
             for sink in sinks:
                 sink.show(entry)
     _sum_up(request, environment, summary, view)
-
-
-def paced(events: Iterator[Event], pause: float) -> Iterator[Event]:
-    """``events``, each step held for ``pause`` seconds, which are taken out of the statistics again."""
-    paused = paused_first = 0.0
-    for event in events:
-        if isinstance(event, Finished) and paused:
-            figures = event.statistics
-            event = replace(
-                event,
-                statistics=replace(
-                    figures,
-                    seconds=figures.seconds - paused,
-                    first_block_seconds=figures.first_block_seconds - paused_first,
-                ),
-            )
-        yield event
-        if pause and isinstance(event, Denoised):
-            begun = time.perf_counter()
-            time.sleep(pause)
-            paused += time.perf_counter() - begun
-            if event.block == 0:
-                paused_first = paused
 
 
 def _view(request: Request, environment: Environment) -> LiveView:
@@ -136,15 +108,7 @@ def _progress(request: Request, view: LiveView | None) -> Callable[[int, int], N
     return lambda done, total: view.tell(f"loading {request.model} {done / max(1, total):.0%}")
 
 
-def _tell_choice(session: loading.Session, environment: Environment, view: LiveView | None) -> None:
-    lines = [
-        f"model   {session.name} ({session.folder})",
-        f"device  {session.choice.device} ({session.choice.why_device})",
-        f"dtype   {session.choice.dtype} ({session.choice.why_dtype})",
-    ]
-    if session.model.skipped:
-        lines.append(f"skipped {session.model.skipped} vision tensors: dgemma reads text only")
-
+def _tell(lines: Sequence[str], environment: Environment, view: LiveView | None) -> None:
     def write() -> None:
         for line in lines:
             environment.say(line, dim=True)

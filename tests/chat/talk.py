@@ -17,6 +17,7 @@ from dgemma_cli.chat.store import Store
 from dgemma_cli.engine.events import Event
 from dgemma_cli.engine.options import Options
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.writing import InProcess
 
 
 @dataclass
@@ -98,8 +99,8 @@ def talk(
     )
     model = ScriptedLoaded(lambda: script(spell("Fine.")))
     chat = Chat(
-        loaded=model,
-        load=load or (lambda name: model),
+        loaded=InProcess(model),
+        load=load or (lambda name: InProcess(model)),
         settings=settings or Settings(markdown=False),
         environment=environment,
         live=False,

@@ -32,6 +32,7 @@ from dgemma_cli.model.model import Model
 from dgemma_cli.prompting.prompter import Prompter
 from dgemma_cli.terminal.cancel import Cancelled
 from dgemma_cli.terminal.narrator import Language
+from dgemma_cli.writing import InProcess
 
 _CONFTEST = Path(__file__).parent.parent / "prompting" / "conftest.py"
 _ROOM = 200  # tokens; conversations hit it now and then
@@ -102,6 +103,7 @@ class Loaded:
     """A ``commands.loading.Session`` of the tiny model."""
 
     name = "tiny"
+    folder = Path("tiny")
     room = _ROOM
 
     class choice:
@@ -147,8 +149,8 @@ class ChatMachine(RuleBasedStateMachine):
         self.model = _model()
         self.going = talk(self.folder if kept else None, Settings(options=Options(max_tokens=20), markdown=False))
         self.chat = self.going.chat
-        self.chat.load = lambda name: Loaded(self.model)
-        self.chat.loaded = Loaded(self.model)
+        self.chat.load = lambda name: InProcess(Loaded(self.model))
+        self.chat.loaded = InProcess(Loaded(self.model))
         self.files = 0
         self.interrupted = False
 
@@ -216,12 +218,12 @@ class ChatMachine(RuleBasedStateMachine):
             assert parse(chat.journal.path.read_bytes()).dialogue == chat.dialogue
         chat.close()
         shutil.rmtree(self.folder)
-        conversation = chat.conversation
-        if not isinstance(conversation, Session):
+        conversation: Any = getattr(chat.conversation, "inner", None)
+        if conversation is None:
             return
         if chat.dialogue.question is None:
             chat.dialogue.ask("the next")
-        ids = chat.model.encode(chat.dialogue.messages(), chat.settings.thinking)
+        ids = PROMPTER.encode(chat.dialogue.messages(), chat.settings.thinking)
         if len(ids) > _ROOM:
             return
         held = conversation.encoded

@@ -16,6 +16,7 @@ from dgemma_cli.chat.store import Store
 from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.errors import DgemmaError, ModelUnavailable, OutOfMemory, UsageError
 from dgemma_cli.terminal.cancel import Cancelled
+from dgemma_cli.writing import InProcess
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_another_model_goes_on_with_the_conversation(tmp_path: Path) -> None:
         loads.append(name)
         if name == "bad":
             raise ModelUnavailable("There is no model 'bad'.")
-        return other if name == "other" else going.model
+        return InProcess(other if name == "other" else going.model)
 
     going = talk(tmp_path, load=load)
     going.say("one")

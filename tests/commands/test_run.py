@@ -227,8 +227,8 @@ def test_thoughts_never_reach_stdout(dgemma: Run, session: ScriptedSession) -> N
 def test_slow_holds_steps_and_does_not_count_the_time(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     clock = iter(float(second) for second in range(10_000))
-    monkeypatch.setattr("dgemma_cli.commands.one_shot.time.sleep", slept.append)
-    monkeypatch.setattr("dgemma_cli.commands.one_shot.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("dgemma_cli.writing.time.sleep", slept.append)
+    monkeypatch.setattr("dgemma_cli.writing.time.perf_counter", lambda: next(clock))
     outcome = dgemma("run", "hi", "--jsonl", "--slow", "40")
     assert slept == [0.04] * 8
     finish = json.loads(outcome.out.splitlines()[-1])
