@@ -26,7 +26,7 @@ def read(file: Path) -> dict[str, Any]:
     """What ``file`` says; nothing if it does not exist. Raises UsageError if it cannot be read or is no TOML."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"The settings in {file} cannot be read: {error.strerror}.") from None
