@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgemma_cli.sampling.nats import whole
+
 
 @dataclass(frozen=True, slots=True)
 class EntropyBound:
@@ -20,6 +22,6 @@ class EntropyBound:
 
     def accept(self, entropy: Tensor) -> Tensor:
         """entropy: nats, [C]. Returns a bool mask, [C]."""
-        ascending, order = entropy.sort()
+        ascending, order = whole(entropy).sort(stable=True)  # of equally sure positions the first is the surer
         before = ascending.cumsum(0) - ascending
-        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= self.bound)
+        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= whole(self.bound))

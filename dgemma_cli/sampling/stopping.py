@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dgemma_cli.sampling.nats import whole
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -49,7 +51,7 @@ class StableAndConfident:
     confidence: float
 
     def stop(self, progress: Progress) -> bool:
-        sure = bool(progress.entropy.mean() < self.confidence)
+        sure = bool(whole(progress.entropy).sum() < whole(self.confidence) * len(progress.draft))
         return sure and progress.same(self.stability, len(progress.draft))
 
 
@@ -71,9 +73,9 @@ class SettledReply:
 
     def stop(self, progress: Progress) -> bool:
         reach = self.reach(progress)
-        doubt = float(progress.entropy[:reach].sum())
-        allowed = self.confidence * len(progress.draft)
-        return doubt < self.sure or (doubt < allowed and progress.same(self.stability, reach))
+        doubt = int(whole(progress.entropy[:reach]).sum())
+        allowed = int(whole(self.confidence)) * len(progress.draft)
+        return doubt < int(whole(self.sure)) or (doubt < allowed and progress.same(self.stability, reach))
 
     def reach(self, progress: Progress) -> int:
         """How many positions decide, from the first one on."""
@@ -82,6 +84,6 @@ class SettledReply:
         if len(ends) == 0:
             return most
         end = int(ends[0, 0])
-        sure = bool(progress.entropy[end] < self.sure)
+        sure = int(whole(progress.entropy[end])) < int(whole(self.sure))
         kept = bool(progress.before) and bool(progress.before[-1][end] == progress.draft[end])
         return end + 1 if sure or kept else most
