@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,14 +23,15 @@ from dgemma_cli.sampling.stopping import Progress
 class Task:
     """A canvas to denoise behind the text in ``cache``, which is only read.
 
-    block: its index in the reply; room: how many of its positions may be kept, at least 1; report: whether each step
-    is to be told in a Denoised event; held: the text that is given, if any.
+    draws: one a canvas denoised side by side, of which the surest is kept. block: its index in the reply; room: how
+    many of its positions may be kept, at least 1; report: whether each step is to be told in a Denoised event; held:
+    the text that is given, if any.
     """
 
     model: Model
     cache: KVCache
     sampler: Sampler
-    draws: Draws
+    draws: Sequence[Draws]
     block: int
     room: int
     report: bool
@@ -39,8 +40,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A denoised canvas, before it is cut. draft: int64 [C]; previous: the draft one step earlier; converged: the
-    stopping rule ended it, not the cap on the steps.
+    """A denoised canvas, before it is cut. draft: int64 [C]; previous: the draft one step earlier; steps: passes of
+    the model; converged: the stopping rule ended it, not the cap on the steps.
     """
 
     draft: Tensor
@@ -56,33 +57,68 @@ class Denoiser(Protocol):
 
 
 def denoise(task: Task) -> Generator[Denoised, None, Canvas]:
-    """The plain loop, one call of the model a step: right on every device, and what others are tested against."""
-    model, sampler, draws, held = task.model, task.sampler, task.draws, task.held
-    canvas = draws.noise()
-    if held is not None:
-        canvas = held.place(canvas)
-    eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
-    soft: Tensor | None = None
-    drafts: list[Tensor] = []
-    for step in range(1, sampler.steps + 1):
-        logits = model.denoise(canvas, task.cache, soft)  # [C, V]
+    """The plain loop, one call of the model a step: right on every device, and what others are tested against.
+
+    Canvases side by side are independent of each other; each stops by itself. The one to keep is the one with the
+    least doubt about what it would commit, one that converged before one that did not.
+    """
+    attempts = [_Attempt(task, draws) for draws in task.draws]
+    shown: Tensor | None = None
+    for step in range(1, task.sampler.steps + 1):
+        _advance(task, [attempt for attempt in attempts if not attempt.converged], step)
+        best = min(attempts, key=_Attempt.rank) if len(attempts) > 1 else attempts[0]
+        if task.report:
+            yield _event(task.block, step, best.drafts[-1], best.accepted, best.progress.entropy, shown)
+            shown = best.drafts[-1]
+        if all(attempt.converged for attempt in attempts):
+            break
+    previous = best.drafts[-2] if len(best.drafts) > 1 else None
+    return Canvas(best.drafts[-1], previous, step, best.converged)
+
+
+class _Attempt:
+    """One canvas on its way. After a step: what is accepted and where it stands."""
+
+    def __init__(self, task: Task, draws: Draws) -> None:
+        self._task = task
+        self._draws = draws
+        self._eos = torch.tensor(sorted(task.model.defaults.eos_ids), dtype=torch.int64, device=task.model.device)
+        self.canvas = self._place(draws.noise())
+        self.soft: Tensor | None = None
+        self.drafts: list[Tensor] = []
+        self.accepted: Tensor
+        self.progress: Progress
+        self.converged = False
+
+    def advance(self, logits: Tensor, step: int) -> None:
+        """Take in the logits [C, V] of a pass, which are overwritten."""
+        sampler, held = self._task.sampler, self._task.held
         if held is not None:
             held.impose(logits)
         probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
-        accepted = sampler.acceptance.accept(entropy)
-        canvas = torch.where(accepted, draws.pick(probabilities), draws.noise())
-        if held is not None:
-            canvas = held.place(canvas)
-        stop = sampler.stopping.stop(Progress(draft, drafts, entropy, torch.isin(draft, eos), task.room))
-        previous = drafts[-1] if drafts else None
-        drafts.append(draft)
-        if task.report:
-            yield _event(task.block, step, draft, accepted, entropy, previous)
-        if stop or step == sampler.steps:
-            return Canvas(draft, previous, step, stop)
-        soft = model.expected_embedding(probabilities)
-        del logits, probabilities  # two copies of [C, V] that the next pass can have
-    raise AssertionError("a canvas takes at least one step")
+        self.accepted = sampler.acceptance.accept(entropy)
+        self.canvas = self._place(torch.where(self.accepted, self._draws.pick(probabilities), self._draws.noise()))
+        self.progress = Progress(draft, self.drafts, entropy, torch.isin(draft, self._eos), self._task.room)
+        self.converged = sampler.stopping.stop(self.progress)
+        self.drafts.append(draft)
+        if not self.converged and step < sampler.steps:
+            self.soft = self._task.model.expected_embedding(probabilities)
+
+    def rank(self) -> tuple[bool, float]:
+        """Smaller is better."""
+        return not self.converged, self.progress.doubt()
+
+    def _place(self, canvas: Tensor) -> Tensor:
+        return canvas if self._task.held is None else self._task.held.place(canvas)
+
+
+def _advance(task: Task, attempts: Sequence[_Attempt], step: int) -> None:
+    """One pass over the canvases that go on. Its logits and probabilities, [C, V] each, end with it."""
+    canvases = torch.stack([attempt.canvas for attempt in attempts])
+    softs = [attempt.soft for attempt in attempts if attempt.soft is not None]
+    logits = task.model.denoise(canvases, task.cache, torch.stack(softs) if softs else None)
+    for attempt, own in zip(attempts, logits, strict=True):
+        attempt.advance(own, step)
 
 
 def _event(

@@ -24,7 +24,7 @@ from dgemma_cli.engine.sampler import Sampler
 from dgemma_cli.errors import UsageError
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
-from dgemma_cli.sampling.draws import Draws, SeededDraws
+from dgemma_cli.sampling.draws import Draws, SeededDraws, seeds
 from dgemma_cli.sampling.held import Held
 
 
@@ -53,14 +53,15 @@ def generate(
     ids: Sequence[int],
     options: Options | None = None,
     cache: KVCache | None = None,
-    draws: Draws | None = None,
+    draws: Sequence[Draws] | None = None,
     denoiser: Denoiser = denoise,
 ) -> Iterator[Event]:
     """Write a reply to the prompt ``ids`` (int token ids, the whole of it).
 
     cache: holds the first ``cache.length`` of ``ids`` already, and is extended; the last block is not encoded.
-    draws: replaces the seeded randomness. denoiser: what runs the steps of each canvas. Raises UsageError for an empty
-    prompt or one that leaves no room for a canvas in the context.
+    draws: replaces the seeded randomness, one for each canvas side by side. denoiser: what runs a canvas's steps.
+    Raises UsageError for an empty prompt, one that leaves no room for a canvas in the context, and settings that
+    contradict each other.
     """
     options = options or Options()
     sampler = Sampler.resolve(options, model.defaults)
@@ -77,7 +78,8 @@ def generate(
     eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     if draws is None:
-        draws = SeededDraws(seed, canvas_length, model.config.vocab_size, model.device)
+        vocab, device = model.config.vocab_size, model.device
+        draws = [SeededDraws(one, canvas_length, vocab, device) for one in seeds(seed, options.best_of)]
 
     started = time.perf_counter()
     cached = cache.length

@@ -20,6 +20,7 @@ class Options:
     steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
     steps; the reference preset ties the horizon to the cap.
     entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
+    best_of: canvases denoised side by side for each block; the surest is kept.
     held: text that is given, position in the reply (from 0) -> token id. It stands there in every step and in the
     reply, which does not end before the last of these positions.
     drafts: whether a ``Denoised`` event is wanted for every step; without it nothing is copied off the device.
@@ -35,6 +36,7 @@ class Options:
     entropy_bound: float | None = None
     stability: int | None = None
     confidence: float | None = None
+    best_of: int = 1
     held: Mapping[int, int] | None = None
     drafts: bool = True
 
@@ -58,6 +60,7 @@ class Options:
         check("entropy_bound", 0, exclusive=True)
         check("stability", 0)
         check("confidence", 0, exclusive=True)
+        check("best_of", 1)
         for position, token in (self.held or {}).items():
             if position < 0 or token < 0:
                 raise UsageError(f"Held positions and ids are at least 0, not {position}: {token}.")

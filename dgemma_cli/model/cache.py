@@ -165,5 +165,8 @@ class KVCache:
         return attend(q, keys, values, self._masks[own.window is not None], self._causal)
 
     def denoise(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = self._layers[layer].with_canvas(k, v)
-        return attend(q, keys, values)
+        """Canvases [B, …] of one block: each in turn is written behind the text they share, so no key is copied."""
+        own = self._layers[layer]
+        canvases = zip(q.split(1), k.split(1), v.split(1), strict=True)
+        attended = [attend(query, *own.with_canvas(keys, values)) for query, keys, values in canvases]
+        return attended[0] if len(attended) == 1 else torch.cat(attended)

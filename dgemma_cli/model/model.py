@@ -36,8 +36,8 @@ class SelfConditioning(nn.Module):
 
 
 class Model(nn.Module):
-    """The network. ``encode``, ``denoise`` and ``soft_embedding`` serve one sequence; ``run_*`` and ``head`` serve
-    batches and are differentiable, for training.
+    """The network. ``encode``, ``denoise`` and ``soft_embedding`` serve one text; ``run_*`` and ``head`` serve batches
+    and are differentiable, for training.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -84,11 +84,16 @@ class Model(nn.Module):
     def denoise(self, canvas: Tensor, cache: KVCache, soft: Tensor | None) -> Tensor:
         """One decoder pass. canvas: int64 [C]; soft: [C, hidden] of the step before, or None on the first.
 
-        Returns float32 logits [C, V], soft-capped, not divided by a temperature. The cache is only read.
+        Returns float32 logits [C, V], soft-capped, not divided by a temperature. The cache is only read. Several
+        canvases of one block share it: with canvas [B, C] and soft [B, C, hidden] the logits are [B, C, V], each
+        canvas's as if it were alone.
         """
-        positions = torch.arange(cache.length, cache.length + canvas.shape[0], device=self.device)
-        hidden = self.run_decoder(canvas[None], None if soft is None else soft[None], positions[None], cache)
-        return self.head(hidden[0])
+        batch = canvas.view(-1, canvas.shape[-1])
+        positions = torch.arange(cache.length, cache.length + batch.shape[1], device=self.device)
+        hidden = self.run_decoder(
+            batch, None if soft is None else soft.view(*batch.shape, -1), positions.expand_as(batch), cache
+        )
+        return self.head(hidden.view(*canvas.shape, -1))
 
     @torch.no_grad()
     def soft_embedding(self, logits: Tensor) -> Tensor:

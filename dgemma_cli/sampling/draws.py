@@ -20,6 +20,11 @@ class Draws(Protocol):
         ...
 
 
+def seeds(seed: int, count: int) -> list[int]:
+    """Seeds for ``count`` canvases denoised side by side; the first is ``seed`` itself."""
+    return [(seed + index * 0x9E3779B97F4A7C15) % 2**64 if index else seed for index in range(count)]
+
+
 class SeededDraws:
     """Draws from a generator on the CPU: one uniform number for a position, so a seed means the same on every device
     and a step costs 256 random numbers, not 256 times the vocabulary.

@@ -33,6 +33,16 @@ class Progress:
         recent = self.before[len(self.before) - steps :]
         return all(torch.equal(self.draft[:reach], earlier[:reach]) for earlier in recent)
 
+    def end(self) -> int:
+        """How many positions would be kept now, an EOS among them."""
+        most = min(len(self.draft), self.room)
+        ends = self.is_eos[:most].nonzero()
+        return int(ends[0, 0]) + 1 if len(ends) else most
+
+    def doubt(self) -> float:
+        """Nats of entropy in what would be kept now."""
+        return float(self.entropy[: self.end()].sum())
+
 
 class Stopping(Protocol):
     """Decides after each step whether the canvas is committed as it is drafted."""

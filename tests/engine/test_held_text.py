@@ -31,7 +31,7 @@ class Watched(Model):
         self.seen: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []
 
     def denoise(self, canvas: torch.Tensor, cache: KVCache, soft: torch.Tensor | None) -> torch.Tensor:
-        self.seen.append((cache.length - len(PROMPT), canvas, soft))
+        self.seen.append((cache.length - len(PROMPT), canvas[0], None if soft is None else soft[0]))
         return super().denoise(canvas, cache, soft)
 
 

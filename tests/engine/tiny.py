@@ -57,4 +57,4 @@ class ScriptedModel(Model):
         block = (cache.length - self.prompt) // self.config.canvas_length  # type: ignore[attr-defined]
         logits = torch.full((self.config.canvas_length, self.config.vocab_size), -30.0)
         logits[torch.arange(self.config.canvas_length), torch.tensor(self.script[block])] = 30.0
-        return logits
+        return logits.expand(*canvas.shape, -1).clone()

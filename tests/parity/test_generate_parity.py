@@ -53,7 +53,7 @@ def test_token_exact(tmp_path: Path, seed: int, sharpness: float, steps: int, bo
     torch.manual_seed(seed)
     options = Options(max_tokens=3 * shape.canvas, steps=steps, entropy_bound=bound, confidence=confidence)
     object.__setattr__(model, "defaults", oracle.no_eos(model.defaults))
-    events = list(generate(model, prompt[0].tolist(), options, draws=GlobalDraws(shape.canvas, shape.vocab)))
+    events = list(generate(model, prompt[0].tolist(), options, draws=[GlobalDraws(shape.canvas, shape.vocab)]))
     ours = [token for event in events if isinstance(event, BlockCommitted) for token in event.ids]
     assert ours == theirs
     assert isinstance(events[-1], Finished)
