@@ -24,6 +24,7 @@ KNOBS: dict[str, Callable[[str], Number]] = {
     "entropy-bound": float,
     "stability": int,
     "confidence": float,
+    "best-of": int,
 }
 SWITCHES = {"think": "thinking", "show-thinking": "show_thinking", "markdown": "markdown", "stats": "stats"}
 _ON = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False}

@@ -11,6 +11,7 @@ from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.knobs import (
     DEFAULT_PRESET,
+    BestOfOption,
     BoundOption,
     ConfidenceOption,
     HorizonOption,
@@ -55,6 +56,7 @@ def chat(
     entropy_bound: BoundOption = None,
     stability: StabilityOption = None,
     confidence: ConfidenceOption = None,
+    best_of: BestOfOption = None,
     think: ThinkOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
@@ -113,6 +115,7 @@ def chat(
                     entropy_bound=entropy_bound,
                     stability=stability,
                     confidence=confidence,
+                    best_of=best_of,
                 ),
                 thinking=think,
                 show_thinking=show_thinking,

@@ -66,3 +66,13 @@ ConfidenceOption: TypeAlias = Annotated[
         show_default=_OWN,
     ),
 ]
+BestOfOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--best-of",
+        envvar="DGEMMA_BEST_OF",
+        metavar="N",
+        help="Write each block N times at once, keep the surest.",
+        show_default=_OWN,
+    ),
+]

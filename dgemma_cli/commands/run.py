@@ -15,6 +15,7 @@ from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.knobs import (
     DEFAULT_PRESET,
+    BestOfOption,
     BoundOption,
     ConfidenceOption,
     HorizonOption,
@@ -69,6 +70,7 @@ def run(
     entropy_bound: BoundOption = None,
     stability: StabilityOption = None,
     confidence: ConfidenceOption = None,
+    best_of: BestOfOption = None,
     think: ThinkOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
@@ -166,6 +168,7 @@ def run(
             entropy_bound=entropy_bound,
             stability=stability,
             confidence=confidence,
+            best_of=best_of,
             think=think,
             device=device,
             dtype=dtype,
@@ -187,6 +190,7 @@ def run(
         entropy_bound=entropy_bound,
         stability=stability,
         confidence=confidence,
+        best_of=best_of,
         drafts=wants_live or jsonl or stats or record is not None,
     )
     model = model or DEFAULT

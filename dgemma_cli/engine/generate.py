@@ -79,7 +79,7 @@ def generate(
     seed = secrets.randbits(32) if options.seed is None else options.seed
     if draws is None:
         vocab, device = model.config.vocab_size, model.device
-        draws = [SeededDraws(one, canvas_length, vocab, device) for one in seeds(seed, options.best_of)]
+        draws = [SeededDraws(one, canvas_length, vocab, device) for one in seeds(seed, sampler.best_of)]
 
     started = time.perf_counter()
     cached = cache.length

@@ -36,7 +36,7 @@ class Options:
     entropy_bound: float | None = None
     stability: int | None = None
     confidence: float | None = None
-    best_of: int = 1
+    best_of: int | None = None
     held: Mapping[int, int] | None = None
     drafts: bool = True
 

@@ -15,12 +15,13 @@ from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopp
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The policies a canvas is denoised by, and the cap on its steps."""
+    """The policies a canvas is denoised by, the cap on its steps, and how many are denoised side by side."""
 
     steps: int
     schedule: LinearSchedule
     acceptance: EntropyBound
     stopping: Stopping
+    best_of: int
 
     @classmethod
     def resolve(cls, options: Options, defaults: GenerationDefaults) -> Sampler:
@@ -44,4 +45,5 @@ class Sampler:
             schedule=LinearSchedule(t_min, t_max, options.horizon or preset.horizon or steps),
             acceptance=EntropyBound(choose("entropy_bound")),
             stopping=stopping,
+            best_of=options.best_of or preset.best_of,
         )

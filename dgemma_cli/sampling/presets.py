@@ -11,6 +11,7 @@ class Preset:
 
     settled_reply: stop by the kept positions (SettledReply), not by the whole canvas. sure: its nats for stopping
     without a confirming step. steps: the cap. horizon: steps of the temperature schedule; ``None`` ties it to the cap.
+    best_of: canvases denoised side by side.
     """
 
     settled_reply: bool = False
@@ -19,6 +20,7 @@ class Preset:
     horizon: int | None = None
     entropy_bound: float | None = None
     confidence: float | None = None
+    best_of: int = 1
 
 
 PRESETS = {

@@ -19,6 +19,7 @@ KNOBS = {
     "--entropy-bound": ("entropy_bound", 0.5),
     "--stability": ("stability", 2),
     "--confidence": ("confidence", 0.25),
+    "--best-of": ("best_of", 3),
     "--seed": ("seed", 11),
     "--max-tokens": ("max_tokens", 13),
 }
@@ -40,7 +41,8 @@ def test_a_knob_reaches_the_engine(flag: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "flags", [["--preset", "quick"], ["--steps", "0"], ["--entropy-bound", "0"], ["--confidence", "nan"]]
+    "flags",
+    [["--preset", "quick"], ["--steps", "0"], ["--entropy-bound", "0"], ["--confidence", "nan"], ["--best-of", "0"]],
 )
 def test_nonsense_is_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-m", "nano", *flags, "Hello!"]) == 2
