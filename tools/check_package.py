@@ -52,10 +52,16 @@ def try_it(wheel: Path, folder: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DGEMMA_"))}
     variables |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1"}
-    for command in ([folder / "empty" / "bin" / "dgemma"], [python, "-m", "dgemma_cli"]):
-        command += ["run", "-m", "nano", "--seed", "1", "What is the capital of France?"]
+    asked = ["run", "-m", "nano", "--seed", "1", "What is the capital of France?"]
+    for command in ([str(python.with_name("dgemma"))], [str(python), "-m", "dgemma_cli"]):
         ran = subprocess.run(
-            command, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True
+            [*command, *asked],
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         if ran.stdout != EXPECTED:
             raise SystemExit(f"nano from the wheel answers {ran.stdout!r}, not {EXPECTED!r}")
