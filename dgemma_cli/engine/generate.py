@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dgemma_cli.engine.choice import choose
 from dgemma_cli.engine.denoise import Canvas, Denoiser, Task, denoise
 from dgemma_cli.engine.events import (
     BlockCommitted,
@@ -54,14 +55,14 @@ def generate(
     options: Options | None = None,
     cache: KVCache | None = None,
     draws: Sequence[Draws] | None = None,
-    denoiser: Denoiser = denoise,
+    denoiser: Denoiser | None = None,
 ) -> Iterator[Event]:
     """Write a reply to the prompt ``ids`` (int token ids, the whole of it).
 
     cache: holds the first ``cache.length`` of ``ids`` already, and is extended; the last block is not encoded.
-    draws: replaces the seeded randomness, one for each canvas side by side. denoiser: what runs a canvas's steps.
-    Raises UsageError for an empty prompt, one that leaves no room for a canvas in the context, and settings that
-    contradict each other.
+    draws: replaces the seeded randomness, one for each canvas side by side. denoiser: what runs a canvas's steps; by
+    default the loop that ``choice`` chooses, or the plain one for draws of one's own. Raises UsageError for an empty
+    prompt, one that leaves no room for a canvas in the context, and settings that contradict each other.
     """
     options = options or Options()
     sampler = Sampler.resolve(options, model.defaults)
@@ -77,6 +78,8 @@ def generate(
     given = _given(options, model, len(ids))
     eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    if denoiser is None:
+        denoiser = choose(model, options)[0] if draws is None else denoise
     if draws is None:
         vocab, device = model.config.vocab_size, model.device
         draws = [SeededDraws(one, canvas_length, vocab, device) for one in seeds(seed, sampler.best_of)]

@@ -44,6 +44,27 @@ class SeededDraws:
         uniform = torch.rand(probabilities.shape[0], 1, generator=self._generator).to(self._device)
         return pick_by_inverse_cdf(probabilities, uniform)
 
+    def ahead(self, noise: Tensor, uniform: Tensor) -> None:
+        """Fill in what a block of up to n steps will draw, without drawing it: as if ``noise``, and then for each step
+        ``pick`` and ``noise``, were called.
+
+        noise: int64 [n + 1, C]; uniform: float32 [n, C], the numbers that ``pick`` goes by. Both on the CPU.
+        """
+        state = self._generator.get_state()
+        self._draw(noise, uniform)
+        self._generator.set_state(state)
+
+    def skip(self, steps: int) -> None:
+        """Draw, and throw away, what a block of so many steps draws."""
+        shape = steps + 1, self._canvas_length
+        self._draw(torch.empty(shape, dtype=torch.int64), torch.empty(steps, self._canvas_length))
+
+    def _draw(self, noise: Tensor, uniform: Tensor) -> None:
+        noise[0] = torch.randint(self._vocab_size, (self._canvas_length,), generator=self._generator)
+        for step, numbers in enumerate(uniform, start=1):
+            torch.rand(self._canvas_length, generator=self._generator, out=numbers)
+            noise[step] = torch.randint(self._vocab_size, (self._canvas_length,), generator=self._generator)
+
 
 _CHUNK = 256  # ids summed at once before any are cumulated
 

@@ -19,7 +19,7 @@ class Prediction(NamedTuple):
 _TILE = 8  # rows that a CPU's second-level cache holds, at the vocabularies in use
 
 
-def predict(logits: Tensor, temperature: float) -> Prediction:
+def predict(logits: Tensor, temperature: float | Tensor) -> Prediction:
     """logits: float32 [C, V], overwritten: their memory holds (logits - row maximum) / T afterwards."""
     probabilities = torch.empty_like(logits)
     entropy = logits.new_empty(logits.shape[0])

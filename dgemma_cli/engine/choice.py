@@ -1,0 +1,21 @@
+"""Which loop runs the steps of a reply's canvases: decided once, and told."""
+
+from __future__ import annotations
+
+from dgemma_cli.engine.denoise import Denoiser, denoise
+from dgemma_cli.engine.graphed import graphed
+from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.sampler import Sampler
+from dgemma_cli.model.fused import FusedModel
+from dgemma_cli.model.model import Model
+
+
+def choose(model: Model, options: Options) -> tuple[Denoiser, str]:
+    """The loop, and in words which it is and why."""
+    if not isinstance(model, FusedModel):
+        return denoise, "plain"
+    if options.held:
+        return denoise, "plain: text is held"
+    if Sampler.resolve(options, model.defaults).best_of > 1:
+        return denoise, "plain: several canvases side by side"
+    return graphed, f"recorded ({model.executor.name})"

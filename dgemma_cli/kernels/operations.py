@@ -1,0 +1,134 @@
+"""What a pass over static buffers is made of: the seam between the network's order of things and how they are computed.
+
+None of the functions reads a number back to the host, and none has shapes that hang on one: they may be recorded once
+and run again. ``plain`` does all of it in torch; ``fast`` in Triton, each kernel with its contract in its own file.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from dgemma_cli.kernels.packed import Packed, PackedExperts
+
+
+class Sampled(NamedTuple):
+    """Of the logits of a canvas [C, V]. draft: argmax ids, int64 [C]; entropy: nats, float32 [C]; picked: an id drawn
+    for each position, int64 [C]; probabilities: softmax(logits / T), [C, V].
+    """
+
+    draft: Tensor
+    entropy: Tensor
+    picked: Tensor
+    probabilities: Tensor
+
+
+class Sample(Protocol):
+    def __call__(self, scores: Tensor, cap: float, temperature: Tensor, uniform: Tensor) -> Sampled:
+        """scores: [C, V] of the head before its cap; temperature: float32 [1]; uniform: float32 [C] in [0, 1), one
+        number for the draw of each position, as ``sampling.draws.pick_by_inverse_cdf`` draws.
+        """
+        ...
+
+
+class Operations(Protocol):
+    """N tokens of one sequence. Keys and values are in buffers [kv_heads, capacity, d]; int32 [1] tensors hold what
+    differs from pass to pass.
+    """
+
+    name: str  # for people to read
+    sample: Sample | None  # None: the functions of ``sampling`` do
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """x @ W.T for a linear map of any format: [N, columns] -> [N, rows]."""
+        ...
+
+    def mlp(self, x: Tensor, module: nn.Module) -> Tensor:
+        """``model.experts.MLP``: [N, hidden] -> [N, hidden]."""
+        ...
+
+    def experts(self, x: Tensor, module: nn.Module, weights: Tensor, experts: Tensor) -> Tensor:
+        """weight * expert(x) of each token and each of its experts: [N, hidden] -> [N * k, hidden]."""
+        ...
+
+    def scores(self, hidden: Tensor, embedding: nn.Module) -> Tensor:
+        """hidden @ W.T for the embedding as head: [N, hidden] -> [N, V]."""
+        ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+        """Each row over its root mean square, times ``weight`` if there is one."""
+        ...
+
+    def residual_norms(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        post_weight: Tensor,
+        dense_weight: Tensor,
+        routed_weight: Tensor,
+        router_weight: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x' = x + norm(attended) * post_weight, and norm(x') times each of the three other weights."""
+        ...
+
+    def combine(
+        self,
+        x: Tensor,
+        dense: Tensor,
+        routed: Tensor,
+        dense_weight: Tensor,
+        routed_weight: Tensor,
+        post_weight: Tensor,
+        scalar: Tensor,
+        next_weight: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The end of a layer: x' = (x + norm(norm(dense) + norm(sum of routed))) * scalar with a weight to each norm,
+        and norm(x') * next_weight. routed: [N * k, hidden]; scalar: [1].
+        """
+        ...
+
+    def split_heads(
+        self,
+        qkv: Tensor,
+        heads: int,
+        kv_heads: int,
+        q_norm: Tensor,
+        k_norm: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        k: Tensor,
+        v: Tensor,
+        start: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """Norms and rotates the heads of a fused projection, [N, rows]; writes keys and values to the positions from
+        ``start`` on and returns the queries, [N, heads, d].
+
+        cos, sin: float32 [N, d / 2]. Where there are no rows for values, they are the raw keys.
+        """
+        ...
+
+    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor) -> Tensor:
+        """Every query [N, heads, d] looks at the positions first to start + N - 1: [N, heads * d]. Scale 1."""
+        ...
+
+    def attend_causal(self, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int | None) -> Tensor:
+        """Query i looks at the last ``window`` positions up to start + i, or at all up to it: [N, heads * d]."""
+        ...
+
+    def route(self, scores: Tensor, top_k: int, per_expert_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``reference.route``: weights and expert ids, [N, k] each."""
+        ...
+
+
+Matrices = Packed | Tensor
+
+
+def expert_matrices(module: nn.Module) -> tuple[Matrices, Matrices]:
+    """gate_up and down of a layer's experts: packed, or [E, 2 I, hidden] and [E, hidden, I]."""
+    if isinstance(module, PackedExperts):
+        return module.gate_up, module.down
+    return module.gate_up_proj, module.down_proj  # type: ignore[return-value]

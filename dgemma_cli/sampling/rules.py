@@ -1,0 +1,75 @@
+"""Acceptance and stopping with everything that decides in the device's memory: for steps that the host does not follow.
+
+The same decisions as ``acceptance`` and ``stopping``, which have the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dgemma_cli.sampling.acceptance import EntropyBound
+from dgemma_cli.sampling.nats import whole
+from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopping
+
+_NEVER = -1  # no id
+
+
+def settings(acceptance: EntropyBound, stopping: Stopping, room: int, canvas: int) -> list[int]:
+    """What ``Rules`` goes by. room: how many of the canvas's positions may be kept.
+
+    Raises TypeError for a stopping rule that it does not have.
+    """
+    if isinstance(stopping, SettledReply):
+        settled, sure = 1, stopping.sure
+    elif isinstance(stopping, StableAndConfident):
+        settled, sure = 0, 0.0
+    else:
+        raise TypeError(f"no rule for {type(stopping).__name__}")
+    allowed = int(whole(stopping.confidence)) * canvas
+    return [int(whole(acceptance.bound)), allowed, int(whole(sure)), stopping.stability, settled, min(room, canvas)]
+
+
+class Rules:
+    """Decides by ``settings`` on a device, and remembers what it must of a canvas's steps. C positions.
+
+    numbers: int64 [6], written by others before the first step of a canvas.
+    """
+
+    def __init__(self, numbers: Tensor, canvas: int, eos_ids: Sequence[int]) -> None:
+        device = numbers.device
+        self._numbers = numbers
+        self._eos = torch.tensor(eos_ids, dtype=torch.int64, device=device)
+        self._place = torch.arange(canvas, device=device)
+        self._previous = torch.zeros(canvas, dtype=torch.int64, device=device)
+        # In how many steps before the last one, without a gap, a position's draft was the same as in that.
+        self._unchanged = torch.zeros(canvas, dtype=torch.int64, device=device)
+
+    def begin(self) -> None:
+        """Before the first step of a canvas."""
+        self._previous.fill_(_NEVER)
+
+    def accept(self, entropy: Tensor) -> Tensor:
+        """As ``EntropyBound.accept``: nats [C] -> bool [C]."""
+        ascending, order = whole(entropy).sort(stable=True)
+        before = ascending.cumsum(0) - ascending
+        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= self._numbers[0])
+
+    def stop(self, draft: Tensor, entropy: Tensor) -> Tensor:
+        """Whether the rule commits this draft, int64 [C], of these nats [C]: bool []. To be asked once a step, in
+        order, since the draft is remembered.
+        """
+        _, allowed, sure, stability, settled, room = self._numbers.unbind()
+        self._unchanged.copy_(torch.where(draft == self._previous, self._unchanged + 1, 0))
+        self._previous.copy_(draft)
+        doubts, length = whole(entropy), len(draft)
+        ends = (draft[:, None] == self._eos).any(dim=-1) & (self._place < room)
+        end = torch.where(ends, self._place, length - 1).min()[None]  # the first, or the last position for none
+        counts = ends & ((doubts < sure) | (self._unchanged >= 1))
+        reach = torch.where(counts.index_select(0, end), end + 1, room)
+        reach = torch.where(settled > 0, reach, length)
+        doubt = torch.where(self._place < reach, doubts, 0).sum()
+        same = ((self._unchanged >= stability) | (self._place >= reach)).all()
+        return ((settled > 0) & (doubt < sure)) | ((doubt < allowed) & same)

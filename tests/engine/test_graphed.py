@@ -1,0 +1,167 @@
+"""The recorded loop writes what the plain loop writes, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from tape import Guard, Tape, Waited
+from torch import Tensor
+
+from dgemma_cli.engine.choice import choose
+from dgemma_cli.engine.denoise import Canvas, Task, denoise
+from dgemma_cli.engine.events import BlockCommitted, Denoised, Event, Finished, PromptEncoded
+from dgemma_cli.engine.generate import generate
+from dgemma_cli.engine.graphed import graphed
+from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.session import Session
+from dgemma_cli.kernels.plain import PlainOperations
+from dgemma_cli.model.fused import FusedModel
+from dgemma_cli.model.model import Model
+
+PROMPT = [3, 5, 7]
+
+
+def fuse(model: Model) -> FusedModel:
+    return FusedModel(model, PlainOperations(), Tape(), chunk=16)
+
+
+def assert_same(found: list[Event], expected: list[Event]) -> None:
+    """But for times, and the last digits of entropies."""
+    assert [type(event) for event in found] == [type(event) for event in expected]
+    for mine, plain in zip(found, expected, strict=True):
+        if isinstance(mine, Denoised) and isinstance(plain, Denoised):
+            assert mine.entropy == pytest.approx(plain.entropy, abs=1e-3)
+            mine = replace(mine, entropy=plain.entropy)
+        elif isinstance(mine, Finished) and isinstance(plain, Finished):
+            names = ("seconds", "prefill_seconds", "first_block_seconds")
+            times = {name: getattr(plain.statistics, name) for name in names}
+            mine = replace(mine, statistics=replace(mine.statistics, **times))
+        elif isinstance(mine, PromptEncoded) and isinstance(plain, PromptEncoded):
+            mine = replace(mine, seconds=plain.seconds)
+        assert mine == plain
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny.random_model(eos_ids=frozenset({4}))
+
+
+@pytest.fixture(scope="module")
+def fused(model: Model) -> FusedModel:
+    return fuse(model)
+
+
+@pytest.mark.parametrize(("preset", "ahead"), [("reference", 0), ("quality", 1), ("balanced", 0), ("fast", 1)])
+def test_every_event_is_that_of_the_plain_loop(model: Model, fused: FusedModel, preset: str, ahead: int) -> None:
+    ends = set()
+    for seed, most in ((0, 40), (1, 40), (2, 13)):
+        options = Options(preset=preset, seed=seed, max_tokens=most, steps=6, entropy_bound=0.5, confidence=0.1)
+        expected = list(generate(model, PROMPT, options))
+        found = list(generate(fused, PROMPT, options, denoiser=lambda task: graphed(task, ahead)))
+        assert_same(found, expected)
+        ends |= {event.converged for event in found if isinstance(event, BlockCommitted)}
+    assert ends == {True, False}  # canvases that stop by themselves, and some at the cap
+
+
+def test_one_recording_serves_settings_blocks_and_turns(model: Model, fused: FusedModel) -> None:
+    fused = fuse(model)
+    tape = fused.executor
+    assert isinstance(tape, Tape)
+    session, plain = Session(fused), Session(model)
+    ids = PROMPT
+    for turn, preset in enumerate(("reference", "fast", "quality")):
+        options = Options(preset=preset, seed=turn, max_tokens=20, steps=4 + turn, entropy_bound=0.3 * turn + 0.1)
+        found, expected = list(session.reply(ids, options)), list(plain.reply(ids, options))
+        assert_same(found, expected)
+        ids = [*ids, *(token for event in found if isinstance(event, BlockCommitted) for token in event.ids), 9, 2]
+    assert tape.recordings == 3  # the two halves of a step, and the commit
+    del session
+    list(generate(fused, PROMPT, Options(max_tokens=8, seed=1)))
+    assert tape.recordings == 3  # another conversation has the memory of the one before
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_steps_that_nobody_wants(model: Model, ahead: int) -> None:
+    """Launched before the stop was known: one for each canvas that stopped by itself, or none."""
+    fused = fuse(model)
+    tape = fused.executor
+    assert isinstance(tape, Tape)
+    options = Options(seed=0, max_tokens=40, steps=6, entropy_bound=0.5, confidence=0.1, drafts=False)
+    events = list(generate(fused, PROMPT, options, denoiser=lambda task: graphed(task, ahead)))
+    blocks = [event for event in events if isinstance(event, BlockCommitted)]
+    looks = sum(block.steps for block in blocks)
+    early = sum(block.converged and block.steps < 6 for block in blocks)
+    assert early
+    softenings = sum(min(block.steps + ahead, 5) for block in blocks)
+    assert tape.launches == looks + ahead * early + softenings + len(blocks) - 1
+
+
+@pytest.mark.parametrize("drafts", [True, False])
+def test_a_block_does_not_wait_and_takes_no_memory(fused: FusedModel, drafts: bool) -> None:
+    """From the start of a block to its end the host only writes to what is there and launches recordings."""
+    tape = fused.executor
+    assert isinstance(tape, Tape)
+    guard = Guard(tape)
+
+    def watched(task: Task) -> Generator[Denoised, None, Canvas]:
+        steps = graphed(task)
+        while True:
+            try:
+                with guard:
+                    event = next(steps)
+            except StopIteration as end:
+                canvas: Canvas = end.value
+                return canvas
+            yield event
+
+    options = Options(seed=0, max_tokens=20, steps=6, entropy_bound=0.5, confidence=0.1, drafts=drafts)
+    expected = list(generate(fused, PROMPT, options))  # recorded
+    assert_same(list(generate(fused, PROMPT, options, denoiser=watched)), expected)
+    assert {"copy_", "fill_", "zero_"} <= guard.touched
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 1],
+        lambda x: x.nonzero(),
+        lambda x: bool((x > 1).all()),
+        lambda x: torch.equal(x, x),
+    ],
+)
+def test_the_tape_and_the_guard_see_what_waits(work: Callable[[Tensor], object]) -> None:
+    tape, there = Tape(), torch.arange(4.0)
+
+    def run() -> None:
+        work(there)
+
+    with pytest.raises(Waited):
+        tape.record(run)
+    with pytest.raises(Waited), Guard(tape):
+        work(there)
+
+
+def test_the_guard_sees_memory_taken_and_copies_to_the_host() -> None:
+    tape, there = Tape(), torch.arange(4.0)
+    here = tape.host((4,), torch.float32)
+    with Guard(tape):
+        there.copy_(here)
+        tape.fetch([(there, here)])()
+        bool(here[0])
+    for work in (lambda: there + 1, lambda: here.copy_(there), lambda: there.clone()):
+        with pytest.raises(Waited), Guard(tape):
+            work()
+
+
+def test_what_it_does_not_do_is_told(model: Model, fused: FusedModel) -> None:
+    assert choose(fused, Options()) == (graphed, "recorded (a tape)")
+    assert choose(fused, Options(held={0: 5})) == (denoise, "plain: text is held")
+    assert choose(fused, Options(best_of=2)) == (denoise, "plain: several canvases side by side")
+    assert choose(model, Options()) == (denoise, "plain")
+    for options in (Options(seed=1, max_tokens=12, held={1: 5}), Options(seed=1, max_tokens=12, best_of=2)):
+        assert_same(list(generate(fused, PROMPT, options)), list(generate(model, PROMPT, options)))

@@ -1,0 +1,43 @@
+"""The fused model on static buffers against the plain one."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from dgemma_cli.kernels.plain import PlainOperations
+from dgemma_cli.model.fused import FusedModel
+from dgemma_cli.model.model import Model
+from dgemma_cli.model.programs import Calls
+
+CANVAS = torch.tensor([5, 9, 2, 30, 7, 7, 0, 21])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny.random_model(context=1024)
+
+
+@pytest.fixture
+def fused(model: Model) -> FusedModel:
+    return FusedModel(model, PlainOperations(), Calls(), chunk=16)
+
+
+def ids(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(2, 37, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("prompt", [1, 5, 8, 11, 12, 13, 30, 70, 200])
+def test_steps_and_blocks_equal_the_plain_model(model: Model, fused: FusedModel, prompt: int) -> None:
+    plain, static = model.new_cache(), fused.new_cache()
+    for encoded in (ids(prompt), CANVAS, ids(8, 1)):
+        model.encode(encoded, plain)
+        fused.encode(encoded, static)
+        assert plain.length == static.length
+        expected = model.denoise(CANVAS, plain, None)
+        torch.testing.assert_close(fused.denoise(CANVAS, static, None), expected, rtol=0, atol=1e-4)
+        soft = model.soft_embedding(expected / 0.7)
+        expected = model.denoise(CANVAS.flip(0), plain, soft)
+        torch.testing.assert_close(fused.denoise(CANVAS.flip(0), static, soft), expected, rtol=0, atol=1e-4)
