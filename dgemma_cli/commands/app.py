@@ -15,6 +15,7 @@ from dgemma_cli.commands.config import config
 from dgemma_cli.commands.export import export
 from dgemma_cli.commands.list import list_models
 from dgemma_cli.commands.pull import pull
+from dgemma_cli.commands.quantize import quantize
 from dgemma_cli.commands.replay import replay
 from dgemma_cli.commands.rm import rm
 from dgemma_cli.commands.run import run
@@ -60,6 +61,7 @@ app.command("replay")(replay)
 app.command("export")(export)
 app.command("pull")(pull)
 app.command("check")(check)
+app.command("quantize")(quantize)
 app.command("list")(list_models)
 app.command("show")(show)
 app.command("rm")(rm)

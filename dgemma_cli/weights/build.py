@@ -76,7 +76,7 @@ def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> M
 
 def _linear(spec: PackedLinearSpec, dtype: torch.dtype) -> nn.Module:
     parts = [
-        PackedLinear(_packed(form, 1, 1, rows, spec.columns))
+        PackedLinear(packed(form, 1, 1, rows, spec.columns))
         if form is not None
         else nn.Linear(spec.columns, rows, bias=False, dtype=dtype)
         for rows, form in spec.parts
@@ -87,12 +87,13 @@ def _linear(spec: PackedLinearSpec, dtype: torch.dtype) -> nn.Module:
 def _experts(config: ModelConfig, spec: PackedExpertsSpec) -> PackedExperts:
     count, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
     return PackedExperts(
-        _packed(spec.gate_up, count, 2, inner, hidden),
-        _packed(spec.down, count, 1, hidden, inner),
+        packed(spec.gate_up, count, 2, inner, hidden),
+        packed(spec.down, count, 1, hidden, inner),
     )
 
 
-def _packed(form: Format, count: int, stack: int, rows: int, columns: int) -> Packed:
+def packed(form: Format, count: int, stack: int, rows: int, columns: int) -> Packed:
+    """An empty module of a format, see ``kernels.packed``."""
     match form:
         case NVFP4Format():
             return NVFP4(count, stack, rows, columns, form.compressed, form.matrix_scale_shape)

@@ -10,7 +10,8 @@ from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import ModelConfig, read_json
 from dgemma_cli.model.defaults import GenerationDefaults
 from dgemma_cli.weights.layout import TIED_HEAD, VISION_PREFIXES, Plan, make_plan
-from dgemma_cli.weights.scheme import read_scheme
+from dgemma_cli.weights.recipe import Recipe
+from dgemma_cli.weights.scheme import Scheme, read_scheme
 from dgemma_cli.weights.shards import Stored, read_folder
 
 
@@ -20,9 +21,17 @@ class Checkpoint:
 
     config: ModelConfig
     defaults: GenerationDefaults
+    scheme: Scheme
     plan: Plan
     stored: Mapping[str, Stored]
     skipped: int
+
+    def repacked(self, recipe: Recipe, one_method: bool = False) -> Plan:
+        """What the model needs once ``recipe`` is followed, see its ``over``.
+
+        Raises CheckpointError if a matrix cannot be packed so.
+        """
+        return _plan(self.config, recipe.over(self.scheme, one_method), self.stored)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -34,8 +43,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     scheme = read_scheme(folder, parsed)
     defaults = GenerationDefaults.from_folder(folder)
     stored = read_folder(folder)
-    plan = make_plan(config, scheme, lambda name: stored[name].dtype if name in stored else None)
-    return Checkpoint(config, defaults, plan, stored, _check(plan, stored))
+    plan = _plan(config, scheme, stored)
+    return Checkpoint(config, defaults, scheme, plan, stored, _check(plan, stored))
+
+
+def _plan(config: ModelConfig, scheme: Scheme, stored: Mapping[str, Stored]) -> Plan:
+    return make_plan(config, scheme, lambda name: stored[name].dtype if name in stored else None)
 
 
 def _check(plan: Plan, stored: Mapping[str, Stored]) -> int:

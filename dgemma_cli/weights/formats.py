@@ -30,10 +30,13 @@ class Part:
 
 
 class Format(Protocol):
-    """A way to store a matrix. group: how many columns share a scale; columns come in multiples of it."""
+    """A way to store a matrix. bits: of a value; group: how many columns share a scale, columns come in multiples."""
 
     @property
     def label(self) -> str: ...
+
+    @property
+    def bits(self) -> int: ...
 
     @property
     def group(self) -> int: ...
@@ -50,6 +53,7 @@ class NVFP4Format:
     """
 
     compressed: bool
+    bits: int = 4
     group: int = 16
 
     @property
@@ -80,6 +84,7 @@ class Int4Format:
     """4-bit integers with a scale for every 32. scale_dtype: safetensors' name, F16 or BF16."""
 
     scale_dtype: str = "F16"
+    bits: int = 4
     group: int = 32
 
     @property
@@ -99,6 +104,7 @@ class Int8Format:
     """8-bit integers with a scale for every 64. scale_dtype: as for INT4."""
 
     scale_dtype: str = "BF16"
+    bits: int = 8
     group: int = 64
 
     @property
@@ -117,6 +123,7 @@ class Int8Format:
 class FP8Format:
     """8-bit floats with a scale for each row. Activations stay as they are: rounding them is a choice of speed."""
 
+    bits: int = 8
     group: int = 1
 
     @property

@@ -43,6 +43,23 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    """One matrix [rows, columns] of the network as a checkpoint holds it. name: of its module there.
+
+    format: None is plain numbers: the rows from ``first_row`` on of ``tensor``, all of whose dimensions but the last
+    count as rows. together: the module of the model that it is a part of, whose other parts read the same inputs.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    together: str
+    format: Format | None
+    tensor: str = ""
+    first_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PackedLinearSpec:
     """A linear map of ``columns`` inputs whose stacked parts are packed apart: (rows, format or None for plain)."""
 
@@ -69,9 +86,13 @@ class PackedEmbeddingSpec:
 
 @dataclass(slots=True)
 class Plan:
-    """Everything a checkpoint must hold, and the modules (by their names in the model) that its packed parts need."""
+    """Everything a checkpoint must hold, and the modules (by their names in the model) that its packed parts need.
+
+    matrices: by name, all that a format may pack.
+    """
 
     slots: list[Slot] = field(default_factory=list)
+    matrices: dict[str, Matrix] = field(default_factory=dict)
     packed: dict[str, PackedLinearSpec | PackedExpertsSpec | PackedEmbeddingSpec] = field(default_factory=dict)
 
 
@@ -142,11 +163,12 @@ class _Planner:
         form = self._format(_EMBEDDING, columns, "Embedding")
         if form is None:
             self._plain(EMBEDDING, (rows, columns), "embed_tokens.weight")
+            self._matrix(_EMBEDDING, rows, columns, "embed_tokens", None, EMBEDDING)
             return
         if not isinstance(form, Int8Format):
             raise CheckpointError(f"{_EMBEDDING} is in {form.label}; dgemma reads plain embeddings and int8 ones.")
         self.plan.packed["embed_tokens"] = PackedEmbeddingSpec(rows, columns, form)
-        self._packed(_EMBEDDING, form, rows, columns, "embed_tokens.matrix", (0, 0))
+        self._packed(_EMBEDDING, form, rows, columns, "embed_tokens.matrix", (0, 0), "embed_tokens")
 
     def _mlp(self, theirs: str, ours: str, hidden: int, inner: int) -> None:
         both = [(f"{theirs}gate_proj", inner), (f"{theirs}up_proj", inner)]
@@ -166,6 +188,7 @@ class _Planner:
             first_row = 0
             for module, rows in stacked:
                 self._plain(f"{module}.weight", (rows, columns), f"{ours}.weight", first_row=first_row)
+                self._matrix(module, rows, columns, ours, None, f"{module}.weight")
                 first_row += rows
             return
         parts = tuple((rows, form) for (_, rows), form in zip(stacked, formats, strict=True))
@@ -174,10 +197,33 @@ class _Planner:
             own = ours if len(stacked) == 1 else f"{ours}.parts.{index}"
             if form is None:
                 self._plain(f"{module}.weight", (rows, columns), f"{own}.weight")
+                self._matrix(module, rows, columns, ours, None, f"{module}.weight")
             else:
-                self._packed(module, form, rows, columns, f"{own}.matrix", (0, 0))
+                self._packed(module, form, rows, columns, f"{own}.matrix", (0, 0), ours)
 
-    def _packed(self, module: str, form: Format, rows: int, columns: int, target: str, place: tuple[int, int]) -> None:
+    def _matrix(
+        self,
+        name: str,
+        rows: int,
+        columns: int,
+        together: str,
+        form: Format | None,
+        tensor: str = "",
+        first_row: int = 0,
+    ) -> None:
+        self.plan.matrices[name] = Matrix(name, rows, columns, together, form, tensor, first_row)
+
+    def _packed(
+        self,
+        module: str,
+        form: Format,
+        rows: int,
+        columns: int,
+        target: str,
+        place: tuple[int, int],
+        together: str,
+    ) -> None:
+        self._matrix(module, rows, columns, together, form)
         for part in form.parts(rows, columns):
             goes_to = f"{target}.{part.buffer}" if part.buffer else ""
             self.plan.slots.append(Slot(f"{module}.{part.name}", part, goes_to, place))
@@ -189,22 +235,29 @@ class _Planner:
         down = self._common(theirs, ("down_proj",), inner)
         if (gate_up is None) != (down is None):
             raise CheckpointError(f"{theirs}*: packed in part, which dgemma cannot load.")
+        alone = self.dtype_of(f"{theirs}0.gate_proj.weight") is not None
         if gate_up is not None and down is not None:
             self.plan.packed[ours] = PackedExpertsSpec(gate_up, down)
-            for expert in range(count):
-                own = f"{theirs}{expert}."
-                self._packed(f"{own}gate_proj", gate_up, inner, hidden, f"{ours}.gate_up", (expert, 0))
-                self._packed(f"{own}up_proj", gate_up, inner, hidden, f"{ours}.gate_up", (expert, 1))
-                self._packed(f"{own}down_proj", down, hidden, inner, f"{ours}.down", (expert, 0))
-        elif self.dtype_of(f"{theirs}0.gate_proj.weight") is not None:
-            for expert in range(count):
-                own = f"{theirs}{expert}."
-                for name, first_row in (("gate_proj", 0), ("up_proj", inner)):
-                    self._plain(f"{own}{name}.weight", (inner, hidden), f"{ours}.gate_up_proj", (expert,), first_row)
-                self._plain(f"{own}down_proj.weight", (hidden, inner), f"{ours}.down_proj", (expert,))
-        else:
+        elif not alone:
             self._plain(f"{theirs}gate_up_proj", (count, 2 * inner, hidden), f"{ours}.gate_up_proj")
             self._plain(f"{theirs}down_proj", (count, hidden, inner), f"{ours}.down_proj")
+        for expert in range(count):
+            for name, form, rows, columns, where, stacked in (
+                ("gate_proj", gate_up, inner, hidden, "gate_up", 0),
+                ("up_proj", gate_up, inner, hidden, "gate_up", 1),
+                ("down_proj", down, hidden, inner, "down", 0),
+            ):
+                module, together = f"{theirs}{expert}.{name}", f"{ours}.{expert}.{where}"
+                if form is not None:
+                    self._packed(module, form, rows, columns, f"{ours}.{where}", (expert, stacked), together)
+                elif alone:
+                    tensor, first_row = f"{module}.weight", stacked * rows
+                    self._plain(tensor, (rows, columns), f"{ours}.{where}_proj", (expert,), first_row)
+                    self._matrix(module, rows, columns, together, None, tensor)
+                else:
+                    height = 2 if where == "gate_up" else 1  # matrices of one expert in the tensor of all
+                    first_row = (expert * height + stacked) * rows
+                    self._matrix(module, rows, columns, together, None, f"{theirs}{where}_proj", first_row)
 
     def _common(self, theirs: str, names: tuple[str, ...], columns: int) -> Format | None:
         """The one format of these matrices of every expert."""

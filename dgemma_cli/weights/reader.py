@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,18 +38,32 @@ class Job:
     check: str = ""
 
 
-def fill(jobs: Iterable[Job], progress: Callable[[int, int], None] | None) -> None:
-    """Do all jobs. progress: called in this thread with the bytes read so far and in all.
+class Task(Protocol):
+    """Something else to do with tensors that are read. sources: these, by name."""
+
+    @property
+    def sources(self) -> Mapping[str, Stored]: ...
+
+    def run(self, files: Files) -> None: ...
+
+
+def fill(jobs: Iterable[Job], progress: Callable[[int, int], None] | None, tasks: Sequence[Task] = ()) -> None:
+    """Do all jobs and tasks. progress: called in this thread with the bytes read so far and in all.
 
     Raises CheckpointError naming file and tensor. An interrupt leaves no thread behind.
     """
     ordered = sorted(jobs, key=lambda job: (job.stored.file, job.stored.start))
     total = sum(job.stored.size for job in ordered)
+    paths = {job.stored.file for job in ordered}
+    for task in tasks:
+        total += sum(stored.size for stored in task.sources.values())
+        paths |= {stored.file for stored in task.sources.values()}
     done = 0
-    with _Files({job.stored.file for job in ordered}) as files, ThreadPoolExecutor(_THREADS) as pool:
+    with Files(paths) as files, ThreadPoolExecutor(_THREADS) as pool:
         waiting: set[Future[int]] = set()
         try:
             waiting = {pool.submit(_read_batch, files, batch) for batch in _batches(ordered)}
+            waiting |= {pool.submit(_do, files, task) for task in tasks}
             while waiting:
                 ready, waiting = wait(waiting, return_when="FIRST_COMPLETED")
                 for future in ready:
@@ -60,14 +75,14 @@ def fill(jobs: Iterable[Job], progress: Callable[[int, int], None] | None) -> No
                 future.cancel()
 
 
-class _Files:
+class Files:
     """Open files by path, closed at the end."""
 
     def __init__(self, paths: set[Path]) -> None:
         self._paths = paths
         self._opened: dict[Path, int] = {}
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> Files:
         try:
             for path in self._paths:
                 self._opened[path] = os.open(path, os.O_RDONLY)
@@ -113,7 +128,7 @@ def _batches(jobs: list[Job]) -> Iterator[list[tuple[Job, int, int]]]:
         yield batch
 
 
-def _read_batch(files: _Files, batch: list[tuple[Job, int, int]]) -> int:
+def _read_batch(files: Files, batch: list[tuple[Job, int, int]]) -> int:
     """Returns the bytes read."""
     done = 0
     for job, first, last in batch:
@@ -123,17 +138,23 @@ def _read_batch(files: _Files, batch: list[tuple[Job, int, int]]) -> int:
         values = place if direct else torch.empty(last - first, dtype=dtype, device="cpu")
         files.read(job.name, job.stored, first * dtype.itemsize, values)
         if job.check:
-            _check(job, values)
+            check_values(job.name, job.stored, values, job.check)
         if not direct:
             place.copy_(values)
         done += values.numel() * dtype.itemsize
     return done
 
 
-def _check(job: Job, values: Tensor) -> None:
+def _do(files: Files, task: Task) -> int:
+    task.run(files)
+    return sum(stored.size for stored in task.sources.values())
+
+
+def check_values(name: str, stored: Stored, values: Tensor, check: str) -> None:
+    """Raises CheckpointError unless all values are what ``check`` says: "finite", "finite and not zero"."""
     wide = values.float()
-    if not bool(wide.isfinite().all()) or (job.check != "finite" and not bool(wide.all())):
-        raise CheckpointError(f"{job.stored.file.name}: {job.name} holds a value that is not {job.check}.")
+    if not bool(wide.isfinite().all()) or (check != "finite" and not bool(wide.all())):
+        raise CheckpointError(f"{stored.file.name}: {name} holds a value that is not {check}.")
 
 
 def same_bytes(left: tuple[str, Stored], right: tuple[str, Stored]) -> bool:
@@ -141,7 +162,7 @@ def same_bytes(left: tuple[str, Stored], right: tuple[str, Stored]) -> bool:
     (left_name, one), (right_name, other) = left, right
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    with _Files({one.file, other.file}) as files:
+    with Files({one.file, other.file}) as files:
         for first in range(0, one.size, _PIECE):
             size = min(_PIECE, one.size - first)
             pieces = torch.empty(2, size, dtype=torch.uint8)

@@ -15,7 +15,7 @@ from typing import Any
 from dgemma_cli.errors import CheckpointError, ModelUnavailable
 from dgemma_cli.model.config import read_json
 
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _HEADER_LIMIT = 100 * 1024 * 1024  # the format's own bound
 _ITEM_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _ITEM_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1}
@@ -37,26 +37,26 @@ def read_folder(folder: Path) -> dict[str, Stored]:
 
     Raises ModelUnavailable for missing files and CheckpointError for damaged or contradicting ones.
     """
-    if (folder / _INDEX).exists():
+    if (folder / INDEX).exists():
         return _read_indexed(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelUnavailable(f"{folder} has no *.safetensors file.", "dgemma loads safetensors checkpoints only.")
     if len(files) > 1:
         raise CheckpointError(
-            f"{folder} has {len(files)} safetensors files and no {_INDEX}.", "Fetch the checkpoint's index file too."
+            f"{folder} has {len(files)} safetensors files and no {INDEX}.", "Fetch the checkpoint's index file too."
         )
     return read_header(files[0])
 
 
 def _read_indexed(folder: Path) -> dict[str, Stored]:
-    weight_map = read_json(folder / _INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, Mapping) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{folder / _INDEX} has no proper 'weight_map'.")
+        raise CheckpointError(f"{folder / INDEX} has no proper 'weight_map'.")
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name or name in ("", ".."):
-            raise CheckpointError(f"{folder / _INDEX} names a file outside of the folder: {name!r}.")
+            raise CheckpointError(f"{folder / INDEX} names a file outside of the folder: {name!r}.")
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise ModelUnavailable(
@@ -69,13 +69,13 @@ def _read_indexed(folder: Path) -> dict[str, Stored]:
             if tensor in found:
                 raise CheckpointError(f"{tensor} stands in two files: {found[tensor].file.name} and {name}.")
             if tensor not in weight_map:
-                raise CheckpointError(f"{name} holds {tensor}, which {_INDEX} does not name.")
+                raise CheckpointError(f"{name} holds {tensor}, which {INDEX} does not name.")
             if weight_map[tensor] != name:
-                raise CheckpointError(f"{_INDEX} says that {tensor} is in {weight_map[tensor]}, it is in {name}.")
+                raise CheckpointError(f"{INDEX} says that {tensor} is in {weight_map[tensor]}, it is in {name}.")
             found[tensor] = stored
     for tensor, name in weight_map.items():
         if tensor not in found:
-            raise CheckpointError(f"{_INDEX} names {tensor}, which is not in {name}.")
+            raise CheckpointError(f"{INDEX} names {tensor}, which is not in {name}.")
     return found
 
 
