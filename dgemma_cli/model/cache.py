@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import torch
@@ -86,6 +87,12 @@ class _LayerCache:
         first = self._first_seen()
         return self.k[:, :, first:end], self.v[:, :, first:end]
 
+    def copy(self) -> _LayerCache:
+        """The same keys and values in buffers of their own."""
+        twin = copy.copy(self)
+        twin.k, twin.v = self.k.clone(), self.v.clone()
+        return twin
+
     def _first_seen(self) -> int:
         """The first of the kept positions that what comes next may look at."""
         return 0 if self.window is None else max(0, self.kept - (self.window - 1))
@@ -119,21 +126,38 @@ class KVCache:
         self._causal = False
         self._open = False  # a pass has begun and not ended
 
-    def cut(self, length: int) -> bool:
-        """Forget all but the first ``length`` tokens, as if the others had never been encoded.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(layer.k.nbytes + layer.v.nbytes for layer in self._layers)
 
-        False, and the cache is not to be used any more, if that cannot be done exactly: a sliding layer no longer
-        holds the window before the cut (it lies more than the slack back), or an interrupted pass left layers of
-        different lengths.
+    def copy(self) -> KVCache:
+        """The same text, in buffers of its own."""
+        twin = copy.copy(self)
+        twin._layers = [layer.copy() for layer in self._layers]
+        return twin
+
+    def can_cut(self, length: int) -> bool:
+        """Whether a ``cut`` to ``length`` would be exact.
+
+        It is not if a sliding layer no longer holds the window before the cut (it lies more than the slack back), or
+        if an interrupted pass left layers of different lengths.
         """
         dropped = self.length - length
         if length < 0 or dropped < 0:
             raise ValueError(f"a cache of {self.length} tokens cannot be cut to {length}")
         window = min(length, self._window - 1)
-        if self._open or any(layer.window and layer.kept - dropped < window for layer in self._layers):
+        return not self._open and all(not layer.window or layer.kept - dropped >= window for layer in self._layers)
+
+    def cut(self, length: int) -> bool:
+        """Forget all but the first ``length`` tokens, as if the others had never been encoded.
+
+        False, and the cache is not to be used any more, where that cannot be done (``can_cut``).
+        """
+        if not self.can_cut(length):
             return False
         for layer in self._layers:
-            layer.kept -= dropped
+            layer.kept -= self.length - length
         self.length = length
         return True
 

@@ -15,7 +15,7 @@ from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
 
-_PREFILL_CHUNK = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
+PREFILL_CHUNK = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
 _TILE = 8  # rows of the vocabulary's length that a CPU's second-level cache holds
 
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""
-        for chunk in torch.split(ids.to(self.device), _PREFILL_CHUNK):
+        for chunk in torch.split(ids.to(self.device), PREFILL_CHUNK):
             new = chunk.shape[0]
             cache.begin(new)
             positions = torch.arange(cache.length, cache.length + new, device=self.device)

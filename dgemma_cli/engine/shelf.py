@@ -1,0 +1,78 @@
+"""The caches of recent conversations, for whichever request goes on with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from dgemma_cli.engine.denoise import Denoiser, denoise
+from dgemma_cli.engine.events import Event
+from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.session import Session
+from dgemma_cli.model.model import Model
+
+
+class Shelf:
+    """Sessions at rest; the least recently used are let go where they take more than ``budget`` bytes together.
+
+    A session in use is not on the shelf, so two replies never share a cache. Not for several threads at once.
+    """
+
+    def __init__(self, model: Model, budget: int) -> None:
+        self._model = model
+        self._budget = budget
+        self._sessions: dict[str | int, Session] = {}  # the most recently used last
+        self._numbers = count()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the caches at rest."""
+        return sum(session.nbytes for session in self._sessions.values())
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def reply(
+        self,
+        ids: Sequence[int],
+        options: Options,
+        conversation: str | None = None,
+        denoiser: Denoiser = denoise,
+    ) -> Iterator[Event]:
+        """The events of one reply to ``ids``.
+
+        conversation: a name for the cache. Only the cache of that name is used, as a ``Session`` of one's own would be.
+        Without a name it is the cache with the longest common beginning; but where the options have a seed only what
+        leaves no trace is used (``Session.usable``), so that the text does not hang on what others asked before.
+        """
+        exact = conversation is None and options.seed is not None
+        session = self._best(ids, exact) if conversation is None else self._sessions.pop(conversation, None)
+        session = session or Session(self._model)
+        try:
+            yield from session.reply(ids, options, exact, denoiser)
+        finally:
+            self._put(next(self._numbers) if conversation is None else conversation, session)
+
+    def forget(self) -> None:
+        """Let all caches at rest go."""
+        self._sessions.clear()
+
+    def _best(self, ids: Sequence[int], exact: bool) -> Session | None:
+        """The session of which most can be used: itself if it is used whole and has no name, else a copy."""
+        found = {key: session.usable(ids, exact) for key, session in self._sessions.items()}
+        key = max(found, key=found.__getitem__, default=None)
+        if key is None or not found[key]:
+            return None
+        session = self._sessions.pop(key)
+        if isinstance(key, int) and found[key] == len(session.encoded):
+            return session
+        self._sessions[key] = session  # used just now
+        return session.fork()
+
+    def _put(self, key: str | int, session: Session) -> None:
+        self._sessions[key] = session
+        room = self._budget - self.nbytes
+        for old in list(self._sessions):
+            if room >= 0:
+                return
+            room += self._sessions.pop(old).nbytes

@@ -1,0 +1,133 @@
+"""Caches at rest: which is taken up, what it costs, and that nobody's text hangs on anybody else's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import tiny
+import torch
+
+from dgemma_cli.engine import session as session_module
+from dgemma_cli.engine.events import BlockCommitted, Denoised, Event, PromptEncoded
+from dgemma_cli.engine.generate import generate
+from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.session import Session
+from dgemma_cli.engine.shelf import Shelf
+from dgemma_cli.model import model as model_module
+from dgemma_cli.model.model import Model
+
+FREE, SEEDED = Options(max_tokens=16), Options(max_tokens=16, seed=3)
+PROMPT = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+PLENTY = 1 << 40
+
+
+@pytest.fixture
+def model() -> Model:
+    return tiny.random_model(context=512)
+
+
+@pytest.fixture
+def chunk(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Prompts are encoded four tokens at a time."""
+    monkeypatch.setattr(model_module, "PREFILL_CHUNK", 4)
+    monkeypatch.setattr(session_module, "PREFILL_CHUNK", 4)
+    return 4
+
+
+def cached(events: list[Event]) -> int:
+    assert isinstance(events[0], PromptEncoded)
+    return events[0].cached
+
+
+def text(events: list[Event]) -> list[int]:
+    return [token for event in events if isinstance(event, BlockCommitted) for token in event.ids]
+
+
+def numbers(events: list[Event]) -> list[tuple[float, ...]]:
+    """The entropies of every step, bit for bit."""
+    return [event.entropy for event in events if isinstance(event, Denoised)]
+
+
+def test_a_conversation_without_a_name_goes_on_in_its_cache(model: Model) -> None:
+    shelf = Shelf(model, PLENTY)
+    first = list(shelf.reply(PROMPT, FREE))
+    longer = [*PROMPT, *text(first), 5, 6]
+    assert cached(list(shelf.reply(longer, FREE))) == len(PROMPT) + 8  # the last block was never encoded
+    assert len(shelf) == 1
+
+
+def test_what_begins_alike_gets_a_copy_and_the_other_keeps_its_own(model: Model) -> None:
+    shelf = Shelf(model, PLENTY)
+    first = list(shelf.reply(PROMPT, FREE))
+    assert cached(list(shelf.reply([*PROMPT[:6], 30, 31], FREE))) == 6
+    assert len(shelf) == 2
+    assert cached(list(shelf.reply([*PROMPT, *text(first), 5], FREE))) == len(PROMPT) + 8
+
+
+def test_a_named_conversation_is_one_session_whatever_comes_between(model: Model) -> None:
+    shelf, alone = Shelf(model, PLENTY), Session(model)
+    ids = PROMPT
+    for _ in range(3):
+        list(shelf.reply([*ids, 20], FREE))
+        served, own = list(shelf.reply(ids, SEEDED, "a")), list(alone.reply(ids, SEEDED))
+        assert served[0].cached == own[0].cached  # type: ignore[union-attr]
+        assert numbers(served) == numbers(own)
+        ids = [*ids, *text(served), 5, 6]
+
+
+def test_with_a_seed_the_numbers_are_those_of_a_fresh_cache(model: Model, chunk: int) -> None:
+    shelf = Shelf(model, PLENTY)
+    list(shelf.reply(PROMPT[:7], FREE))
+    list(shelf.reply([*PROMPT[:9], 30], FREE))  # goes on where no chunk ends
+    list(shelf.reply(PROMPT, FREE))
+    for ids, kept in ((PROMPT, 4), ([*PROMPT, 20, 21, 22], 8), ([*PROMPT[:6], 33], 4), ([30, 31], 0)):
+        served = list(shelf.reply(ids, SEEDED))
+        assert cached(served) == kept
+        assert numbers(served) == numbers(list(generate(model, ids, SEEDED)))
+
+
+def test_chunks_that_were_encoded_in_other_pieces_are_no_use_with_a_seed(model: Model, chunk: int) -> None:
+    shelf = Shelf(model, PLENTY)
+    list(shelf.reply(PROMPT[:6], FREE))
+    list(shelf.reply(PROMPT, FREE))  # goes on at 5 or 6: of its chunks only the first is a fresh cache's
+    shelf_of_one = Shelf(model, 0)
+    assert cached(list(shelf.reply([*PROMPT, 1], SEEDED))) == 4
+    assert cached(list(shelf_of_one.reply(PROMPT, SEEDED))) == 0
+
+
+def test_the_least_recently_used_is_let_go(model: Model) -> None:
+    one = Session(model)
+    list(one.reply(PROMPT, FREE))
+    shelf = Shelf(model, 2 * one.nbytes)
+    for start in (2, 12, 22):
+        list(shelf.reply([start, *PROMPT], FREE))
+    assert (len(shelf), shelf.nbytes) == (2, 2 * one.nbytes)
+    assert cached(list(shelf.reply([12, *PROMPT, 5], FREE))) > 0
+    assert cached(list(shelf.reply([2, *PROMPT, 5], FREE))) == 0
+    shelf.forget()
+    assert shelf.nbytes == 0
+
+
+def test_a_cache_in_use_is_nobody_elses(model: Model) -> None:
+    shelf = Shelf(model, PLENTY)
+    ids = [*PROMPT, *text(list(shelf.reply(PROMPT, FREE)))]
+    one, other = shelf.reply([*ids, 5], SEEDED, "a"), shelf.reply([*ids, 5], SEEDED, "a")
+    mixed: tuple[list[Event], list[Event]] = ([], [])
+    for pair in itertools.zip_longest(one, other):
+        for events, event in zip(mixed, pair, strict=True):
+            if event is not None:
+                events.append(event)
+    assert numbers(mixed[0]) == numbers(mixed[1]) == numbers(list(generate(model, [*ids, 5], SEEDED)))
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_a_reply_that_is_left_leaves_a_good_cache(model: Model, stop: int) -> None:
+    shelf = Shelf(model, PLENTY)
+    left = shelf.reply(PROMPT, SEEDED, "a")
+    list(itertools.islice(left, stop))
+    left.close()  # type: ignore[attr-defined]
+    assert len(shelf) == 1
+    again = list(shelf.reply(PROMPT, SEEDED, "a"))
+    assert cached(again) == len(PROMPT) - 1
+    torch.testing.assert_close(numbers(again)[0], numbers(list(generate(model, PROMPT, SEEDED)))[0], rtol=1e-4, atol=0)
