@@ -21,6 +21,10 @@ os.environ["DGEMMA_CONFIG"] = os.devnull  # nobody's settings
 _state = tempfile.TemporaryDirectory(prefix="dgemma-state-")
 Path(_state.name, "met-nano").touch()  # what is said once would be in the way
 os.environ["DGEMMA_STATE_DIR"] = _state.name
+_sockets = tempfile.TemporaryDirectory(prefix="dg-")  # a socket's path must be short
+os.environ["DGEMMA_RUNTIME_DIR"] = _sockets.name  # and no test meets a server of whoever runs it
+for _name in ("DGEMMA_API_KEY", "DGEMMA_ENDPOINT"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from dgemma_cli.commands.quantize import quantize
 from dgemma_cli.commands.replay import replay
 from dgemma_cli.commands.rm import rm
 from dgemma_cli.commands.run import run
+from dgemma_cli.commands.serve import serve
 from dgemma_cli.commands.show import show
 
 app = typer.Typer(
@@ -66,5 +67,6 @@ app.command("list")(list_models)
 app.command("show")(show)
 app.command("rm")(rm)
 app.command("chat")(chat)
+app.command("serve")(serve)
 app.add_typer(chats, name="chats")
 app.add_typer(config, name="config")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dgemma_cli.engine.events import Event
     from dgemma_cli.engine.options import Options
     from dgemma_cli.engine.session import Session as Conversation
+    from dgemma_cli.engine.shelf import Shelf
     from dgemma_cli.model.model import Model
 
 
@@ -32,6 +33,16 @@ class Session:
         """The prompt's ids."""
         return self.prompter.encode(messages, thinking)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text that is no chat."""
+        return self.prompter.encode_text(text)
+
+    def check(self, options: Options) -> None:
+        """Raises UsageError where settings contradict each other, as ``generate`` would, but before any work."""
+        from dgemma_cli.engine.sampler import Sampler
+
+        Sampler.resolve(options, self.model.defaults)
+
     def generate(self, ids: Sequence[int], options: Options) -> Iterator[Event]:
         """The events of one reply."""
         from dgemma_cli.engine.generate import generate
@@ -43,6 +54,36 @@ class Session:
         from dgemma_cli.engine.session import Session as Conversation
 
         return Conversation(self.model)
+
+    def shelf(self, budget: int) -> Shelf:
+        """The caches of recent prompts, ``budget`` bytes at the most."""
+        from dgemma_cli.engine.shelf import Shelf
+
+        return Shelf(self.model, budget)
+
+    def in_use(self) -> dict[str, int]:
+        """Bytes in use, by where they are."""
+        from dgemma_cli.engine.in_use import in_use
+
+        return in_use(self.model.device)
+
+    def is_auto(self) -> tuple[bool, bool]:
+        """Whether its device, and its dtype on that device, are what "auto" would be."""
+        from dgemma_cli.device import choose
+
+        device = choose("auto", "auto", self.folder).device
+        dtype = choose(self.choice.device, "auto", self.folder).dtype
+        return device == self.choice.device, dtype == self.choice.dtype
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt and its reply together."""
+        return self.model.config.max_context
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are."""
+        return self.model.config.vocab_size
 
     @property
     def room(self) -> int:

@@ -26,8 +26,8 @@ class Shelf:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the caches at rest."""
-        return sum(session.nbytes for session in self._sessions.values())
+        """Bytes of the caches at rest. May be read by another thread."""
+        return sum(session.nbytes for session in list(self._sessions.values()))
 
     def __len__(self) -> int:
         return len(self._sessions)

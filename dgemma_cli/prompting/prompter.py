@@ -79,6 +79,11 @@ class Prompter:
                 ids.extend(self._tokenizer.encode(part.replace(marker, "")))
         return ids
 
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of text without any template, behind the token that begins texts, if there is one."""
+        begin = self._tokenizer.control_id(self._names.get("bos_token", ""))
+        return [*([] if begin is None else [begin]), *self._tokenizer.encode(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids without their control tokens."""
         return self._tokenizer.decode(ids)

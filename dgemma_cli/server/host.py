@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from dgemma_cli.engine.events import Denoised, Event
 from dgemma_cli.engine.options import Options
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.server.identity import Identity
-from dgemma_cli.server.refusal import Refusal, too_long
+from dgemma_cli.server.refusal import too_long
 from dgemma_cli.server.request import Asked, Bounds
 from dgemma_cli.server.worker import Job, Worker
 from dgemma_cli.terminal.entries import Entry
@@ -55,7 +55,11 @@ class Limits:
 
 
 class Host:
-    """Takes requests and writes replies. begun, rested: when it started and when the last request ended (monotonic)."""
+    """Takes requests and writes replies.
+
+    names: what the model may be called. keep: seconds without a request after which the server ends, None for never.
+    begun, rested: when it started and when the last request ended, on the monotonic clock.
+    """
 
     def __init__(
         self,
@@ -65,8 +69,13 @@ class Host:
         bounds: Bounds,
         limits: Limits,
         memory: Callable[[], dict[str, int]],
+        names: set[str],
+        keep: float | None,
     ) -> None:
         self.identity = identity
+        self.names = names
+        self.keep = keep
+        self.addresses: list[str] = []
         self.bounds = bounds
         self.limits = limits
         self.memory = memory
@@ -76,6 +85,25 @@ class Host:
         self.going = 0  # requests that are being answered
         self._session = session
         self._reader = ThreadPoolExecutor(1, "reader")  # prompts are read one at a time, beside everything else
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anything was asked."""
+        return 0.0 if self.going else time.monotonic() - self.rested
+
+    def state(self) -> dict[str, Any]:
+        """What it is and does, for JSON. until: seconds until it ends by itself."""
+        return self.identity.as_dict() | {
+            "addresses": self.addresses,
+            "active": self.worker.active,
+            "queued": self.worker.queued,
+            "stopping": self.worker.draining,
+            "uptime": time.monotonic() - self.begun,
+            "idle": self.idle,
+            "keep": self.keep,
+            "until": None if self.keep is None else max(0.0, self.keep - self.idle),
+            "memory": self.memory() | {"caches": self.shelf.nbytes},
+        }
 
     async def encode(self, asked: Asked) -> list[int]:
         """The prompt's ids. Raises Refusal or DgemmaError."""
@@ -108,7 +136,7 @@ class Writing:
     def __init__(self, host: Host, asked: Asked, ids: Sequence[int], user: str) -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._mail: asyncio.Queue[Entry | Refusal | None] = asyncio.Queue()
+        self._mail: asyncio.Queue[Entry | Exception | None] = asyncio.Queue()
         narrator = Narrator(host._session.language(ids))
         # Every step is an event, wanted or not: so that requests take turns by steps.
         options = replace(asked.options, drafts=True)
@@ -138,6 +166,6 @@ class Writing:
             self._host.worker.taken(self.job)
             if entry is None:
                 return
-            if isinstance(entry, Refusal):
+            if isinstance(entry, Exception):
                 raise entry
             yield entry

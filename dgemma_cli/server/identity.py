@@ -97,5 +97,3 @@ def fingerprint(folder: Path) -> str:
         found = file.stat()
         digest.update(f"{file.name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-

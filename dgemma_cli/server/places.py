@@ -61,11 +61,8 @@ def sockets(folder: Path) -> list[Path]:
         return []
 
 
-def listen(path: Path) -> socket.socket:
-    """A socket at ``path`` that only this user can reach (0600), listening. One that nobody listens at is replaced.
-
-    Raises UsageError if the path is too long or a server listens there, DiskError if it cannot be made.
-    """
+def check_free(path: Path) -> None:
+    """Raises UsageError if there can be no socket at ``path``: too long, taken by a file or by a server that runs."""
     if len(os.fsencode(path)) > _LONGEST:
         raise UsageError(f"The socket's path has more than {_LONGEST} bytes: {path}", "Take a shorter one.")
     if path.exists():
@@ -73,6 +70,14 @@ def listen(path: Path) -> socket.socket:
             raise UsageError(f"{path} is there already, and no socket.")
         if is_alive(path):
             raise UsageError(f"A server listens at {path} already.", "dgemma ps")
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket at ``path`` that only this user can reach (0600), listening. One that nobody listens at is replaced.
+
+    Raises UsageError as ``check_free`` does, DiskError if it cannot be made.
+    """
+    check_free(path)
     # Bound under another name first: whoever finds a socket at `path` finds somebody who listens.
     hidden = path.with_name(f".{secrets.token_hex(4)}")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -17,7 +17,7 @@ from dgemma_cli.server.refusal import Refusal, unsupported, wrong
 
 Json = Any  # whatever a client sends
 
-_MOST_STEPS = 1024  # of a canvas: more would be no use, and no bound
+_MOST = {"steps": 1024, "best_of": 16}  # so that a request's work and memory are bounded
 _LONGEST_NAME = 200
 _SEEDS = 1 << 63
 
@@ -236,10 +236,10 @@ def _options(given: Mapping[str, Json], own: Mapping[str, Json], bounds: Bounds)
         if key not in _KNOBS:
             raise unsupported(f"dgemma.{_short(key)}", f"There are {', '.join(sorted(_KNOBS))}, conversation, events.")
         kinds = _KNOBS[key]
-        if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+        if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
             raise wrong(f"dgemma.{key}", f"must be a {' or '.join(_WORDS[kind] for kind in kinds)}")
-        if key == "steps" and value > _MOST_STEPS:
-            raise wrong("dgemma.steps", f"must be at most {_MOST_STEPS}")
+        if key in _MOST and own[key] > _MOST[key]:
+            raise wrong(f"dgemma.{key}", f"must be at most {_MOST[key]}")
         values[key] = value
     try:
         return Options(**values)
@@ -261,7 +261,8 @@ def _knobs() -> dict[str, tuple[type, ...]]:
         hint = hints[entry.name]
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         plain = tuple(kind for kind in kinds if kind in _WORDS)
-        found[entry.name] = (int, *plain) if float in plain and int not in plain else plain
+        if plain:
+            found[entry.name] = (int, *plain) if float in plain and int not in plain else plain
     return found
 
 

@@ -60,7 +60,7 @@ class Worker:
         self._waiting: dict[str, deque[Job]] = {}  # by user; the one whose turn it is comes first
         self._active: deque[Job] = deque()  # the one whose turn it is comes first
         self._news = threading.Condition()
-        self._draining = self._ended = False
+        self.draining = self._ended = False
         self.tally = Tally()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
@@ -80,7 +80,7 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises Refusal if the queue is full or the server stops."""
         with self._news:
-            if self._draining:
+            if self.draining:
                 raise stopping()
             if len(self._active) >= self._parallel and self.queued >= self._room:
                 raise busy()
@@ -109,7 +109,7 @@ class Worker:
     def drain(self) -> None:
         """Take no more jobs and refuse those that wait; those at work go on."""
         with self._news:
-            self._draining = True
+            self.draining = True
             waiting = [job for jobs in self._waiting.values() for job in jobs]
             self._waiting.clear()
             self._news.notify()
