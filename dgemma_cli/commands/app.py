@@ -57,16 +57,20 @@ def dgemma(
     pass
 
 
-app.command("run")(run)
-app.command("replay")(replay)
-app.command("export")(export)
-app.command("pull")(pull)
-app.command("check")(check)
-app.command("quantize")(quantize)
-app.command("list")(list_models)
-app.command("show")(show)
-app.command("rm")(rm)
-app.command("chat")(chat)
-app.command("serve")(serve)
+app.command("run", epilog="Example: git diff | dgemma run 'Write a commit message:'")(run)
+app.command("replay", epilog="Example: dgemma run --record poem.jsonl 'Write a poem.'; dgemma replay poem.jsonl")(
+    replay
+)
+app.command("export", epilog="Example: dgemma export poem.jsonl poem.svg")(export)
+app.command("pull", epilog="Example: dgemma pull --dry-run diffusiongemma:int4")(pull)
+app.command("check", epilog="Example: dgemma check diffusiongemma --context 32768")(check)
+app.command("quantize", epilog="Example: dgemma quantize diffusiongemma:bf16 ./small --format nvfp4 --dense 8bit")(
+    quantize
+)
+app.command("list", epilog="Example: dgemma list --json")(list_models)
+app.command("show", epilog="Example: dgemma show nano")(show)
+app.command("rm", epilog="Example: dgemma rm diffusiongemma:bf16")(rm)
+app.command("chat", epilog="Example: dgemma chat -m nano --stats")(chat)
+app.command("serve", epilog="Example: dgemma serve -m nano --port 8080")(serve)
 app.add_typer(chats, name="chats")
 app.add_typer(config, name="config")

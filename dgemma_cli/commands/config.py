@@ -22,6 +22,7 @@ config = typer.Typer(
     epilog="Example: dgemma config set preset fast; dgemma config set chat.markdown false",
     no_args_is_help=True,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

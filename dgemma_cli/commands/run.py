@@ -53,7 +53,7 @@ def run(
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PROMPT]...",
+            metavar="PROMPT",
             help="What to answer. Piped input comes before it, a blank line between; - is the input alone.",
             show_default=False,
         ),
