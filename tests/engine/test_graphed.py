@@ -158,6 +158,16 @@ def test_the_guard_sees_memory_taken_and_copies_to_the_host() -> None:
             work()
 
 
+def test_a_canvas_knows_nothing_of_the_one_before(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sure of the same text in every step of every block, it still asks twice in each."""
+    fused = fuse(model)
+    fused.defaults = replace(fused.defaults, eos_ids=frozenset())
+    logits = 60.0 * torch.nn.functional.one_hot(torch.arange(8), 37) - 30.0
+    monkeypatch.setattr(fused, "head", lambda hidden: logits + 0 * hidden[:, :1])
+    events = list(generate(fused, PROMPT, Options(seed=0, max_tokens=24)))
+    assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2, 2, 2]
+
+
 def test_what_it_does_not_do_is_told(model: Model, fused: FusedModel) -> None:
     assert choose(fused, Options()) == (graphed, "recorded (a tape)")
     assert choose(fused, Options(held={0: 5})) == (denoise, "plain: text is held")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from dgemma_cli.kernels.plain import PlainOperations
@@ -20,7 +22,7 @@ def model() -> Model:
     return tiny.random_model(context=1024)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fused(model: Model) -> FusedModel:
     return FusedModel(model, PlainOperations(), Calls(), chunk=16)
 
@@ -32,6 +34,8 @@ def ids(count: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("prompt", [1, 5, 8, 11, 12, 13, 30, 70, 200])
 def test_steps_and_blocks_equal_the_plain_model(model: Model, fused: FusedModel, prompt: int) -> None:
     plain, static = model.new_cache(), fused.new_cache()
+    for buffer in (*static.buffers.k, *static.buffers.v):
+        buffer.fill_(float("nan"))  # what is not written is not read
     for encoded in (ids(prompt), CANVAS, ids(8, 1)):
         model.encode(encoded, plain)
         fused.encode(encoded, static)
@@ -41,3 +45,30 @@ def test_steps_and_blocks_equal_the_plain_model(model: Model, fused: FusedModel,
         soft = model.soft_embedding(expected / 0.7)
         expected = model.denoise(CANVAS.flip(0), plain, soft)
         torch.testing.assert_close(fused.denoise(CANVAS.flip(0), static, soft), expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), slack=st.sampled_from([0, 1, 5, 40]))
+def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(
+    model: Model, fused: FusedModel, data: st.DataObject, slack: int
+) -> None:
+    """Over many moves to the front, in the buffers of caches that are gone and hold anything."""
+    cache = fused.new_cache(slack)
+    text: list[int] = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        new = data.draw(st.lists(st.integers(2, 36), min_size=1, max_size=45))
+        fused.encode(torch.tensor(new), cache)
+        text += new
+        least = len(text) - slack
+        length = data.draw(st.integers(0, len(text)) | st.integers(max(0, least), len(text)))
+        exact = cache.cut(length)
+        assert exact or length < least
+        if not exact:
+            return
+        text = text[:length]
+        assert cache.length == length
+        plain = model.new_cache()
+        if text:
+            model.encode(torch.tensor(text), plain)
+        expected = model.denoise(CANVAS, plain, None)
+        torch.testing.assert_close(fused.denoise(CANVAS, cache, None), expected, rtol=0, atol=5e-4)
