@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dgemma_cli.engine.denoise import Denoiser, denoise
+from dgemma_cli.engine.denoise import Denoiser
 from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
@@ -48,7 +48,7 @@ class Session:
         return keep if self._cache and self._cache.can_cut(keep) else 0
 
     def reply(
-        self, ids: Sequence[int], options: Options, exact: bool = False, denoiser: Denoiser = denoise
+        self, ids: Sequence[int], options: Options, exact: bool = False, denoiser: Denoiser | None = None
     ) -> Iterator[Event]:
         """The events of one reply to the prompt ``ids``; ``PromptEncoded.cached`` tells how much of it was kept.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from dgemma_cli.engine.denoise import Denoiser, denoise
+from dgemma_cli.engine.denoise import Denoiser
 from dgemma_cli.engine.events import Event
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.session import Session
@@ -37,7 +37,7 @@ class Shelf:
         ids: Sequence[int],
         options: Options,
         conversation: str | None = None,
-        denoiser: Denoiser = denoise,
+        denoiser: Denoiser | None = None,
     ) -> Iterator[Event]:
         """The events of one reply to ``ids``.
 

@@ -6,7 +6,6 @@ back to the host; how much is in the cache stands in the device's memory.
 
 from __future__ import annotations
 
-import weakref
 from typing import cast
 
 import torch
@@ -16,11 +15,11 @@ from dgemma_cli.kernels.operations import Operations
 from dgemma_cli.model.attention import Pass
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import LayerConfig
-from dgemma_cli.model.model import Model
+from dgemma_cli.model.model import PREFILL_CHUNK, Model
 from dgemma_cli.model.programs import Executor, Run
 from dgemma_cli.model.rotary import inverse_frequencies
 from dgemma_cli.model.stack import Layer
-from dgemma_cli.model.static_cache import CHUNK, Buffers, StaticCache
+from dgemma_cli.model.static_cache import Buffers, Pool, StaticCache
 
 
 class FusedModel(Model):
@@ -30,7 +29,7 @@ class FusedModel(Model):
     takes at the most.
     """
 
-    def __init__(self, model: Model, operations: Operations, executor: Executor, chunk: int = CHUNK) -> None:
+    def __init__(self, model: Model, operations: Operations, executor: Executor, chunk: int = PREFILL_CHUNK) -> None:
         nn.Module.__init__(self)  # not Model's, which would make weights
         self.config, self.defaults, self.skipped = model.config, model.defaults, model.skipped
         self._embedding_scale = model._embedding_scale
@@ -39,9 +38,8 @@ class FusedModel(Model):
         self.stack = model.stack
         self.operations = operations
         self.executor = executor
-        self.chunk = max(chunk, self.config.canvas_length)
         self.kernels = f"{operations.name}, {executor.name}"
-        self._spare: list[Buffers] = []
+        self._pool = Pool(self.config, self._plain, max(chunk, self.config.canvas_length))
         self._layers = [_FusedLayer(cast(Layer, layer), operations) for layer in self.stack.layers]
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
         for layer in self.config.layers:
@@ -49,19 +47,12 @@ class FusedModel(Model):
             self._frequencies[_kind(layer)] = inverse_frequencies(layer.head_dim, rotary, self.device)
 
     def new_cache(self, slack: int = 0) -> StaticCache:
-        """See ``Model.new_cache``. The buffers of a cache that is gone serve again, with what was recorded on them."""
-        reach = self.config.sliding_window - 1 + slack
-        buffers = self._spare.pop() if self._spare else None
-        if buffers is None or buffers.reach < reach:
-            buffers = Buffers(self.config, self.stack.norm.weight, reach, self.chunk)
-        cache = StaticCache(self.config, buffers, slack, self.chunk)
-        weakref.finalize(cache, _keep_one, self._spare, buffers)
-        return cache
+        return StaticCache(self._pool, slack)
 
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         cache = _static(cache)
-        for chunk in torch.split(ids, self.chunk):
+        for chunk in torch.split(ids, self._pool.chunk):
             cache.begin(len(chunk))
             if len(chunk) == self.config.canvas_length:
                 self._encode_recorded(chunk, cache.buffers)
@@ -185,8 +176,3 @@ def _static(memory: object) -> StaticCache:
     if not isinstance(memory, StaticCache):
         raise TypeError("a cache of this model is wanted: see new_cache")
     return memory
-
-
-def _keep_one(spare: list[Buffers], buffers: Buffers) -> None:
-    if not spare:
-        spare.append(buffers)

@@ -6,6 +6,7 @@ numbers without asking, and makes room between the passes.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.config import ModelConfig
 
-CHUNK = 1024  # tokens an encoder pass takes at the most
 _FIRST = 4096  # positions of a full layer at first: 84 MB in the published network
 _GROWTH = 1024
 
@@ -66,40 +66,84 @@ class Buffers:
         return self.numbers[3:4]
 
 
+class Pool:
+    """Where caches get their buffers. Those of a cache that is gone serve again, with what was recorded on them; one
+    set at a time is kept for it.
+    """
+
+    def __init__(self, config: ModelConfig, like: Tensor, chunk: int) -> None:
+        self.config, self.chunk = config, chunk
+        self._like = like
+        self._spare: list[Buffers] = []
+
+    def take(self, user: object, reach: int) -> Buffers:
+        """Buffers whose sliding layers keep ``reach`` positions, until ``user`` is gone."""
+        buffers = self._spare.pop() if self._spare else None
+        if buffers is None or buffers.reach < reach:
+            buffers = Buffers(self.config, self._like, reach, self.chunk)
+        weakref.finalize(user, _keep_one, self._spare, buffers)
+        return buffers
+
+
+def _keep_one(spare: list[Buffers], buffers: Buffers) -> None:
+    if not spare:
+        spare.append(buffers)
+
+
 class StaticCache(KVCache):
-    """A ``KVCache`` on ``Buffers``: same length, same cuts. What attends is ``fused``.
+    """A ``KVCache`` on ``Buffers``: same lengths, same cuts. What attends is ``fused``.
 
     Full layers keep everything and grow by half at the least, which moves them. Sliding layers keep the last
     ``reach`` positions or more; when their room is used up, these move to the front. Behind the kept positions there is
-    always room for a canvas. chunk: tokens a pass takes at the most.
+    always room for a canvas.
     """
 
-    def __init__(self, config: ModelConfig, buffers: Buffers, slack: int, chunk: int = CHUNK) -> None:
+    def __init__(self, pool: Pool, slack: int) -> None:
+        config = pool.config
         self.length = 0
-        self.buffers = buffers
-        self.chunk = chunk
+        self._pool = pool
         self._config = config
         self._window = config.sliding_window
         self._reach = config.sliding_window - 1 + slack
+        self.buffers = pool.take(self, self._reach)
         self._sliding = 0  # positions kept by the sliding layers
         self._open = False
         self._tell()
 
-    def cut(self, length: int) -> bool:
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in (*self.buffers.k, *self.buffers.v))
+
+    def copy(self) -> StaticCache:
+        twin = StaticCache(self._pool, self._reach - (self._window - 1))
+        twin.reserve(self.length)
+        kept = min(self._sliding, self._reach)
+        for index, layer in enumerate(self._config.layers):
+            here, there = (self._sliding - kept, kept) if layer.sliding else (0, self.length)
+            for mine, theirs in ((self.buffers.k, twin.buffers.k), (self.buffers.v, twin.buffers.v)):
+                theirs[index][:, :there] = mine[index][:, here : here + there]
+        twin.length, twin._sliding, twin._open = self.length, kept, self._open
+        twin._tell()
+        return twin
+
+    def can_cut(self, length: int) -> bool:
         dropped = self.length - length
         if length < 0 or dropped < 0:
             raise ValueError(f"a cache of {self.length} tokens cannot be cut to {length}")
-        if self._open or self._sliding - dropped < min(length, self._window - 1):
+        return not self._open and self._sliding - dropped >= min(length, self._window - 1)
+
+    def cut(self, length: int) -> bool:
+        if not self.can_cut(length):
             return False
+        self._sliding -= self.length - length
         self.length = length
-        self._sliding -= dropped
         self._tell()
         return True
 
     def begin(self, new: int) -> None:
         """Before an encoder pass over ``new`` tokens: makes room for them and a canvas."""
-        if new > self.chunk:
-            raise ValueError(f"{new} tokens are more than the {self.chunk} of a pass")
+        if new > self._pool.chunk:
+            raise ValueError(f"{new} tokens are more than the {self._pool.chunk} of a pass")
         self._open = True
         self.reserve(self.length + new)
         if self._sliding + new + self._config.canvas_length > self.buffers.sliding_capacity:

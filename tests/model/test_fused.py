@@ -72,3 +72,42 @@ def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(
             model.encode(torch.tensor(text), plain)
         expected = model.denoise(CANVAS, plain, None)
         torch.testing.assert_close(fused.denoise(CANVAS, cache, None), expected, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("length", [3, 40, 70])
+def test_a_copy_goes_its_own_way(model: Model, fused: FusedModel, length: int) -> None:
+    cache = fused.new_cache(5)
+    fused.encode(ids(length), cache)
+    twin = cache.copy()
+    assert twin.length == length
+    for own, more in ((cache, ids(9, 1)), (twin, ids(30, 2))):
+        fused.encode(more, own)
+        plain = model.new_cache()
+        model.encode(torch.cat((ids(length), more)), plain)
+        expected = model.denoise(CANVAS, plain, None)
+        torch.testing.assert_close(fused.denoise(CANVAS, own, None), expected, rtol=0, atol=1e-4)
+
+
+def test_a_cache_that_is_gone_leaves_its_memory_to_the_next(fused: FusedModel) -> None:
+    cache = fused.new_cache()
+    buffers = cache.buffers
+    del cache
+    again = fused.new_cache()
+    assert again.buffers is buffers
+    assert fused.new_cache().buffers is not buffers
+
+
+def test_a_cache_grows_with_what_it_holds(model: Model) -> None:
+    """Past what the buffers hold at first; what was recorded on them is forgotten."""
+    long = tiny.random_model(context=12_000)
+    fused = FusedModel(long, PlainOperations(), Calls())
+    cache, plain = fused.new_cache(), long.new_cache()
+    first = cache.buffers.full_capacity
+    for count in (4000, 8, 1500):
+        text = ids(count, count)
+        fused.encode(text, cache)
+        long.encode(text, plain)
+        expected = long.denoise(CANVAS, plain, None)
+        torch.testing.assert_close(fused.denoise(CANVAS, cache, None), expected, rtol=0, atol=5e-4)
+        assert ("encode" in cache.buffers.programs) == (cache.length == 4008)
+    assert cache.buffers.full_capacity > first
