@@ -1,12 +1,31 @@
-"""The completion scripts in completions/ are what the command prints today, and they complete."""
+"""The completion scripts in completions/ are what the command prints today, and complete in the shells they are for."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import make_completions
+import pexpect
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _command(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """``dgemma`` on the path, and a conversation and a recording to be offered."""
+    folder = tmp_path_factory.mktemp("bin")
+    script = folder / "dgemma"
+    root = Path(__file__).parent.parent
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -W ignore -m dgemma_cli "$@"\n')
+    script.chmod(0o755)
+    (folder / "poem.jsonl").touch()
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+    os.environ["COMPLETION_FOLDER"] = str(folder)
 
 
 @pytest.mark.parametrize("shell", make_completions.SCRIPTS)
@@ -15,16 +34,68 @@ def test_current(shell: str) -> None:
     assert kept == make_completions.script(shell), "run: python tools/make_completions.py"
 
 
-def completed(*words: str) -> list[str]:
-    """What bash offers for the last of ``words``."""
-    script = Path(make_completions.FOLDER, "dgemma.bash")
-    line = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _dgemma_completion dgemma"
-    shell = subprocess.run(
-        ["bash", "-c", line + '; printf "%s\\n" "${COMPREPLY[@]}"'], capture_output=True, text=True, check=True
+def bash(line: str) -> str:
+    return interactive("bash --norc --noprofile -i", f"source {make_completions.FOLDER}/dgemma.bash", line)
+
+
+def zsh(line: str) -> str:
+    load = f"autoload -Uz compinit; compinit -D -u; source {make_completions.FOLDER}/_dgemma"
+    return interactive("zsh -f -i", load, line)
+
+
+def fish(line: str) -> str:
+    script = f"source {make_completions.FOLDER}/dgemma.fish; complete -C '{line}'"
+    ran = subprocess.run(
+        ["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True, cwd=folder()
     )
-    return shell.stdout.split()
+    return ran.stdout
 
 
-def test_bash_completes_commands_and_flags() -> None:
-    assert completed("dgemma", "ru") == ["run"]
-    assert completed("dgemma", "run", "--max-t") == ["--max-tokens"]
+def folder() -> str:
+    return os.environ["COMPLETION_FOLDER"]
+
+
+def interactive(shell: str, load: str, line: str) -> str:
+    """What a shell shows after ``line`` and TAB, without the line as it was typed."""
+    variables = {**os.environ, "TERM": "dumb", "PS1": "$ ", "PROMPT_COMMAND": ""}
+    child = pexpect.spawn(shell, env=variables, cwd=folder(), encoding="utf-8", timeout=60, dimensions=(40, 200))
+    child.sendline(f"PS1='>' ; {load}; echo rea''dy")
+    child.expect("ready")
+    child.expect(">")
+    child.send(line + "\t\t")
+    child.expect(re.escape(line))
+    child.send("\x05 #end\n")  # to the end of the line, and a comment whose echo tells that the shell is done
+    child.expect("#end")
+    shown = child.before
+    child.close(force=True)
+    return shown or ""
+
+
+SHELLS: dict[str, Callable[[str], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
+CASES = [
+    ("dgemma repl", "replay", "ay"),
+    ("dgemma run --max-t", "--max-tokens", "okens"),
+    ("dgemma run -m nan", "nano", "o"),
+    ("dgemma run --preset bal", "balanced", "anced"),
+    ("dgemma replay po", "poem.jsonl", "em.jsonl"),
+]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("line", "whole", "rest"), CASES, ids=[case[0] for case in CASES])
+def test_completes(shell: str, line: str, whole: str, rest: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    shown = SHELLS[shell](line)
+    assert whole in shown or shown.strip().startswith(rest), shown
+
+
+def test_conversations_are_offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dgemma_cli.chat.dialogue import Dialogue
+    from dgemma_cli.chat.store import Store
+    from dgemma_cli.commands.completing import chat_ids
+
+    monkeypatch.setenv("DGEMMA_STATE_DIR", str(tmp_path))
+    journal = Store(tmp_path).create("nano", Dialogue("Be brief."))
+    assert [name for name, _ in chat_ids("")] == [journal.id]
+    assert chat_ids("no such beginning") == []

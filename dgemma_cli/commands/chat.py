@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dgemma_cli.commands.checks import given
+from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.knobs import (
     DEFAULT_PRESET,
@@ -63,7 +64,13 @@ def chat(
     continue_: Annotated[bool, typer.Option("--continue", help="Go on with the last conversation.")] = False,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="ID", help="Go on with this one (dgemma chats list).", show_default=False),
+        typer.Option(
+            "--resume",
+            metavar="ID",
+            autocompletion=chat_ids,
+            help="Go on with this one (dgemma chats list).",
+            show_default=False,
+        ),
     ] = None,
     save: Annotated[
         bool,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.output import Target
@@ -34,7 +35,10 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
-_Id = Annotated[str, typer.Argument(metavar="ID", help="Its id, or how that begins.", show_default=False)]
+_Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", autocompletion=chat_ids, help="Its id, or how that begins.", show_default=False),
+]
 
 
 @chats.command("list")
@@ -52,7 +56,7 @@ def list_chats(json_output: Annotated[bool, typer.Option("--json", help="Print a
     for entry in found:
         changed = entry.changed.astimezone().strftime("%Y-%m-%d %H:%M")
         model = entry.header.model if entry.header else "?"
-        rows.append((entry.id, changed, str(len(entry.dialogue.turns)), model, _title(entry)))
+        rows.append((entry.id, changed, str(len(entry.dialogue.turns)), model, title(entry)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
@@ -71,7 +75,9 @@ def show(name: _Id) -> None:
 
 @chats.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="ID...", help="Which ones.", show_default=False)],
+    names: Annotated[
+        list[str], typer.Argument(metavar="ID", autocompletion=chat_ids, help="Which ones.", show_default=False)
+    ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove for good."""
@@ -82,7 +88,7 @@ def remove(
         if not (environment.stdin_is_terminal and environment.stderr_is_terminal):
             raise UsageError("Nobody can be asked here whether to remove them.", "Say so at once: --yes")
         for entry in found:
-            environment.say(f"{entry.id}  {len(entry.dialogue.turns)} turns  {_title(entry)}")
+            environment.say(f"{entry.id}  {len(entry.dialogue.turns)} turns  {title(entry)}")
         typer.confirm(f"Remove {len(found)} for good?", abort=True, err=True)
     for entry in found:
         store.remove(entry.path)
@@ -137,7 +143,7 @@ def _find(environment: Environment, name: str) -> Listed:
     return entry
 
 
-def _title(entry: Listed) -> str:
+def title(entry: Listed) -> str:
     """How it begins, in a few words; or what is wrong with it."""
     if entry.damage is not None:
         return f"[damaged: {entry.damage}]"

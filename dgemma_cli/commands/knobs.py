@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from dgemma_cli.commands.completing import one_of
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
 from dgemma_cli.sampling.presets import PRESETS
 
@@ -14,7 +15,14 @@ __all__ = ["DEFAULT_PRESET"]
 _OWN = "the preset's or the model's"
 
 PresetOption: TypeAlias = Annotated[
-    str, typer.Option("--preset", envvar="DGEMMA_PRESET", metavar="|".join(PRESETS), help="The sampler's policies.")
+    str,
+    typer.Option(
+        "--preset",
+        envvar="DGEMMA_PRESET",
+        metavar="|".join(PRESETS),
+        autocompletion=one_of(*PRESETS),
+        help="The sampler's policies.",
+    ),
 ]
 StepsOption: TypeAlias = Annotated[
     int | None,

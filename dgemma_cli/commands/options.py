@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from dgemma_cli.catalog.names import completions
+from dgemma_cli.commands.completing import one_of
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.engine.options import Options
 
@@ -48,7 +49,13 @@ ThinkOption: TypeAlias = Annotated[
 ]
 DeviceOption: TypeAlias = Annotated[
     str,
-    typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+    typer.Option(
+        "--device",
+        envvar="DGEMMA_DEVICE",
+        metavar="auto|cpu|cuda[:N]",
+        autocompletion=one_of("auto", "cpu", "cuda"),
+        help="Where to compute.",
+    ),
 ]
 DtypeOption: TypeAlias = Annotated[
     Dtype,
