@@ -9,7 +9,7 @@ from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
 from dgemma_cli.model import cache as kv
-from dgemma_cli.model.model import PREFILL_CHUNK, Model
+from dgemma_cli.model.model import Model
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
         # The last token is always encoded, so that there is something to encode.
         keep = min(_common(self.encoded, ids), max(0, len(ids) - 1))
         if exact:
-            keep = min(keep, self._exact) // PREFILL_CHUNK * PREFILL_CHUNK
+            keep = min(keep, self._exact) // self._model.chunk * self._model.chunk
         return keep if self._cache and self._cache.can_cut(keep) else 0
 
     def reply(
@@ -61,8 +61,9 @@ class Session:
         else:
             self.forget()  # first, so that there are never two
             self._cache = self._model.new_cache(kv.SLACK)
-        whole = len(ids) if keep <= self._exact and keep % PREFILL_CHUNK == 0 else min(keep, self._exact)
-        self._exact = whole // PREFILL_CHUNK * PREFILL_CHUNK
+        chunk = self._model.chunk
+        whole = len(ids) if keep <= self._exact and keep % chunk == 0 else min(keep, self._exact)
+        self._exact = whole // chunk * chunk
         self._text = list(ids)
         for event in generate(self._model, ids, options, self._cache, denoiser=denoiser):
             if isinstance(event, BlockCommitted):

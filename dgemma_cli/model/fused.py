@@ -15,7 +15,7 @@ from dgemma_cli.kernels.operations import Operations
 from dgemma_cli.model.attention import Pass
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import LayerConfig
-from dgemma_cli.model.model import PREFILL_CHUNK, Model
+from dgemma_cli.model.model import Model
 from dgemma_cli.model.programs import Executor, Run
 from dgemma_cli.model.rotary import inverse_frequencies
 from dgemma_cli.model.stack import Layer
@@ -29,7 +29,7 @@ class FusedModel(Model):
     takes at the most.
     """
 
-    def __init__(self, model: Model, operations: Operations, executor: Executor, chunk: int = PREFILL_CHUNK) -> None:
+    def __init__(self, model: Model, operations: Operations, executor: Executor, chunk: int = Model.chunk) -> None:
         nn.Module.__init__(self)  # not Model's, which would make weights
         self.config, self.defaults, self.skipped = model.config, model.defaults, model.skipped
         self._embedding_scale = model._embedding_scale

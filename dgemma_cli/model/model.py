@@ -15,7 +15,6 @@ from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
 
-PREFILL_CHUNK = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
 _TILE = 8  # rows of the vocabulary's length that a CPU's second-level cache holds
 
 
@@ -39,6 +38,8 @@ class Model(nn.Module):
     """The network. ``encode``, ``denoise`` and ``soft_embedding`` serve one text; ``run_*`` and ``head`` serve batches
     and are differentiable, for training.
     """
+
+    chunk = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""
-        for chunk in torch.split(ids.to(self.device), PREFILL_CHUNK):
+        for chunk in torch.split(ids.to(self.device), self.chunk):
             new = chunk.shape[0]
             cache.begin(new)
             positions = torch.arange(cache.length, cache.length + new, device=self.device)

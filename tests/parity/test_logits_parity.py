@@ -105,7 +105,7 @@ def test_long_prompt_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     prompt, canvases = inputs(shape, 100)
     expected = theirs(network.double(), prompt, canvases)
     for chunk in (1, 7, 24, 99):
-        monkeypatch.setattr("dgemma_cli.model.model.PREFILL_CHUNK", chunk)
+        monkeypatch.setattr("dgemma_cli.model.model.Model.chunk", chunk)
         for found, reference in zip(ours(model, prompt, canvases), expected, strict=True):
             assert distance(found, reference) < 2e-5
 
