@@ -39,7 +39,8 @@ class FusedModel(Model):
         self.operations = operations
         self.executor = executor
         self.kernels = f"{operations.name}, {executor.name}"
-        self._pool = Pool(self.config, self._plain, max(chunk, self.config.canvas_length))
+        self.chunk = max(chunk, self.config.canvas_length)
+        self._pool = Pool(self.config, self._plain, self.chunk)
         self._layers = [_FusedLayer(cast(Layer, layer), operations) for layer in self.stack.layers]
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
         for layer in self.config.layers:
@@ -52,7 +53,7 @@ class FusedModel(Model):
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         cache = _static(cache)
-        for chunk in torch.split(ids, self._pool.chunk):
+        for chunk in torch.split(ids, self.chunk):
             cache.begin(len(chunk))
             if len(chunk) == self.config.canvas_length:
                 self._encode_recorded(chunk, cache.buffers)
