@@ -49,10 +49,11 @@ class _NoRandomNumbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> Model:
+def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype, offloaded: int = 0) -> Model:
     """A model whose parameters and buffers have their places on ``device``, and nothing in them.
 
-    dtype is that of the plain parameters; packed ones keep the dtypes of their format.
+    dtype is that of the plain parameters; packed ones keep the dtypes of their format. offloaded: how many of the last
+    layers have their experts in the host's memory instead, pinned for copies to the device.
     """
     with torch.device("meta"), _NoRandomNumbers():
         model = Model(config).to(dtype)
@@ -65,12 +66,17 @@ def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype) -> M
             else:
                 made = _linear(spec, dtype)
             model.set_submodule(name, made)
-    for module in model.modules():  # as Module.to_empty does, whose empty_like would import the compiler as well
+    count = len(config.layers)
+    in_host = tuple(f"stack.layers.{index}.experts" for index in range(count - offloaded, count))
+    pinned = torch.device(device).type == "cuda"
+    for path, module in model.named_modules():  # as Module.to_empty does, whose empty_like would import the compiler
+        host = path.startswith(in_host) if in_host else False
+        where = {"device": "cpu", "pin_memory": pinned} if host else {"device": device}
         for name, parameter in list(module.named_parameters(recurse=False)):
-            place = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            place = torch.empty(parameter.shape, dtype=parameter.dtype, **where)
             setattr(module, name, nn.Parameter(place, requires_grad=False))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, **where))
     return model.eval()
 
 

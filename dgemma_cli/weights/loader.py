@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from dgemma_cli.errors import CheckpointError, UsageError
+from dgemma_cli.kernels.offload import Copier, CudaCopier
 from dgemma_cli.model.blocking import block_weights
 from dgemma_cli.model.model import Model
+from dgemma_cli.model.offloading import offload
 from dgemma_cli.weights.build import build
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 from dgemma_cli.weights.layout import EMBEDDING, TIED_HEAD, Plan, Slot
@@ -31,25 +33,33 @@ def load_model(
     progress: Progress | None = None,
     recipe: Recipe = AS_STORED,
     losses: Losses | None = None,
+    offloaded: int = 0,
+    copier: Copier | None = None,
 ) -> Model:
     """Build the model of a checkpoint, or of its folder, in any published format.
 
     device: "cpu", "cuda" or "cuda:N". dtype (a key of DTYPES) is that of plain weights and of the arithmetic; packed
     weights stay packed. progress: called with the bytes loaded so far and in all. recipe: what is packed anew on the
-    way; ``losses`` is told how well. Every tensor of the checkpoint is used or belongs to the vision tower
-    (``model.skipped`` counts those); every parameter is filled. Raises CheckpointError or ModelUnavailable, naming file
-    and tensor, before anything is returned.
+    way; ``losses`` is told how well. offloaded: how many of the last layers keep their experts in the host's memory,
+    from where ``copier`` brings them (by default CUDA's copies).
+
+    Every tensor of the checkpoint is used or belongs to the vision tower (``model.skipped`` counts those); every
+    parameter is filled. Raises CheckpointError or ModelUnavailable, naming file and tensor, before it returns.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     check_tied_head(checkpoint)
     plan = checkpoint.plan if recipe == AS_STORED else checkpoint.repacked(recipe)
-    model = build(checkpoint.config, plan, device, DTYPES[dtype])
+    if offloaded:
+        copier = copier or CudaCopier(torch.device(device))  # before any work: there may be no CUDA
+    model = build(checkpoint.config, plan, device, DTYPES[dtype], offloaded)
     model.skipped = checkpoint.skipped
     model.defaults = checkpoint.defaults
     _fill(model, checkpoint, plan, progress, device, Losses() if losses is None else losses)
     block_weights(model)
+    if copier is not None:
+        offload(model, offloaded, copier)
     return model
 
 

@@ -1,0 +1,115 @@
+"""How a model is made to fit: packed into fewer bits, then with experts in the host's memory. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from dgemma_cli.errors import CheckpointError, UsageError
+from dgemma_cli.memory import Footprint, Kind, Needs
+from dgemma_cli.weights.recipe import AS_STORED, Recipe, recipe
+
+Fit: TypeAlias = Literal["auto", "off"] | int
+"""auto: whatever the free memory takes; off: as it is stored or not at all; a number of bytes caps what may be used."""
+
+# What is tried, in this order. What a checkpoint has in as few bits already stays as it is.
+_RUNGS = (
+    AS_STORED,
+    recipe(dense="8bit"),
+    recipe(dense="4bit"),
+    recipe(experts="nvfp4"),
+    recipe(experts="nvfp4", dense="8bit"),
+    recipe(experts="nvfp4", dense="4bit"),
+)
+_FEWEST = 3  # layers in the host's memory: two of them are on the device at any time
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_fit(text: str) -> Fit:
+    """ "auto", "off", or a size: "16GB", "15.5 GiB". Raises UsageError for anything else."""
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word == "off":
+        return "off"
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]i?)b?", word)
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"--fit takes auto, off or a size, not {text!r:.40}.", "For a card of 16 GB: --fit 16GB")
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """How a model is loaded: what is packed anew, and how many of the last layers keep their experts in the host's
+    memory. packed: the former in words; longest: tokens of context that the room allows.
+    """
+
+    recipe: Recipe
+    offloaded: int
+    packed: str
+    needs: Needs
+    longest: int
+
+    def __str__(self) -> str:
+        """In words: "attention, mlp nvfp4; embedding int8"; "as stored" if nothing is changed."""
+        moved = f"experts of the last {self.offloaded} layers in the host's memory" if self.offloaded else ""
+        return "; ".join(filter(None, (self.packed, moved))) or "as stored"
+
+    @property
+    def as_stored(self) -> bool:
+        """Nothing is changed."""
+        return not (self.packed or self.offloaded)
+
+
+def plan(
+    footprint_of: Callable[[Recipe], Footprint], context: int, kind: Kind, room: int, host_room: int, fit: Fit
+) -> FitPlan | None:
+    """The first way in which ``context`` tokens fit into ``room`` bytes of the device; None if there is none.
+
+    footprint_of: of the model packed anew; may raise CheckpointError if it cannot be packed so. host_room: bytes of the
+    host's memory for experts, 0 where that is no other memory. On a CPU, "auto" changes nothing.
+    """
+    if not isinstance(fit, str):
+        room = min(room, fit)
+    changes = fit != "off" and not (fit == "auto" and kind == "cpu")
+    stored = footprint = footprint_of(AS_STORED)
+    for tried, footprint in _distinct(footprint_of, _RUNGS if changes else _RUNGS[:1]):
+        needs = footprint.needs(context, kind)
+        if needs.total <= room:
+            return FitPlan(tried, 0, _told(stored, footprint), needs, footprint.longest_context(room, kind))
+    if not changes or kind == "cpu" or not footprint.experts:
+        return None
+    for offloaded in range(_FEWEST, len(footprint.config.layers) + 1):
+        needs = footprint.needs(context, kind, offloaded)
+        if needs.total <= room and needs.host <= host_room:
+            longest = footprint.longest_context(room, kind, offloaded)
+            return FitPlan(tried, offloaded, _told(stored, footprint), needs, longest)
+    return None
+
+
+def _told(stored: Footprint, packed: Footprint) -> str:
+    """What is packed anew, in words."""
+    parts: dict[str, list[str]] = {}
+    for (part, before), (_, after) in zip(stored.formats, packed.formats, strict=True):
+        if after != before:
+            parts.setdefault(after, []).append(part)
+    return "; ".join(f"{', '.join(names)} {form}" for form, names in parts.items())
+
+
+def _distinct(
+    footprint_of: Callable[[Recipe], Footprint], recipes: tuple[Recipe, ...]
+) -> Iterator[tuple[Recipe, Footprint]]:
+    """Those that are possible and take less than the ones before them."""
+    least: int | None = None
+    for each in recipes:
+        try:
+            footprint = footprint_of(each)
+        except CheckpointError:
+            if each == AS_STORED:
+                raise
+            continue
+        if least is None or footprint.weights < least:
+            least = footprint.weights
+            yield each, footprint
