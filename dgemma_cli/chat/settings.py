@@ -10,6 +10,13 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.near import near
 
 Number = int | float | str
+_ON = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False}
+
+
+def _switch(word: str) -> bool:
+    if word not in _ON:
+        raise ValueError
+    return _ON[word]
 
 
 # Every setting of a generation but ``drafts``, which the display decides.
@@ -25,9 +32,10 @@ KNOBS: dict[str, Callable[[str], Number]] = {
     "stability": int,
     "confidence": float,
     "best-of": int,
+    "repair": _switch,
+    "guard": _switch,
 }
 SWITCHES = {"think": "thinking", "show-thinking": "show_thinking", "markdown": "markdown", "stats": "stats"}
-_ON = {"on": True, "off": False, "yes": True, "no": False, "true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ class Settings:
         try:
             value = KNOBS[name](word)
         except ValueError:
-            kind = "a whole number" if KNOBS[name] is int else "a number"
+            kind = {int: "a whole number", float: "a number"}.get(KNOBS[name], "on or off")  # type: ignore[call-overload]
             raise UsageError(f"{name} takes {kind}, not {word!r}.") from None
         return replace(self, options=replace(self.options, **{key: value}))  # type: ignore[arg-type]
 
@@ -66,5 +74,6 @@ class Settings:
             if name in KNOBS:
                 value = getattr(self.options, entry.name)
                 unset = "random" if name == "seed" else "the preset's or the model's"
-                found.append((name, unset if value is None else str(value)))
+                known = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+                found.append((name, unset if value is None else known))
         return found + [(name, "on" if getattr(self, key) else "off") for name, key in SWITCHES.items()]

@@ -84,3 +84,17 @@ BestOfOption: TypeAlias = Annotated[
         show_default=_OWN,
     ),
 ]
+RepairOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--repair/--no-repair",
+        envvar="DGEMMA_REPAIR",
+        help="Write again what of a block has not settled, or loops.",
+    ),
+]
+GuardOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--guard/--no-guard", envvar="DGEMMA_GUARD", help="Cut off text that only repeats itself, and say so."
+    ),
+]

@@ -37,6 +37,11 @@ class Task:
     report: bool
     held: Held | None = None
 
+    @property
+    def eos(self) -> Tensor:
+        """The ids that end a reply, int64 [E]."""
+        return torch.tensor(sorted(self.model.defaults.eos_ids), dtype=torch.int64, device=self.model.device)
+
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
@@ -82,7 +87,7 @@ class _Attempt:
     def __init__(self, task: Task, draws: Draws) -> None:
         self._task = task
         self._draws = draws
-        self._eos = torch.tensor(sorted(task.model.defaults.eos_ids), dtype=torch.int64, device=task.model.device)
+        self._eos = task.eos
         self.canvas = self._place(draws.noise())
         self.soft: Tensor | None = None
         self.drafts: list[Tensor] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-StopReason: TypeAlias = Literal["eos", "length", "context"]
+StopReason: TypeAlias = Literal["eos", "length", "context", "repetition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class BlockCommitted:
 
     ids: the kept tokens, cut before the first EOS and at max_tokens; may be empty. steps: passes it took.
     converged: it stopped by itself, not at the cap. settled: kept positions whose draft was the same in the
-    last two passes.
+    last two passes. repaired: positions denoised a second time. trimmed: tokens at its end that only repeated what
+    stands before them, cut off and not among ids.
     """
 
     index: int
@@ -61,6 +62,8 @@ class BlockCommitted:
     steps: int
     converged: bool
     settled: int
+    repaired: int = 0
+    trimmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ class Statistics:
 
     tokens: kept tokens, the EOS not among them. valid_tokens: the same with it. steps: denoising passes in all.
     tokens_per_forward: valid_tokens / (steps + blocks - 1). effective_steps: passes of a block, weighted by its
-    valid tokens. seconds: prompt and blocks; the others are parts of it. seed: the one used.
+    valid tokens. seconds: prompt and blocks; the others are parts of it. seed: the one used. repaired, trimmed: of all
+    blocks.
     """
 
     prompt_tokens: int
@@ -84,6 +88,8 @@ class Statistics:
     first_block_seconds: float
     seconds: float
     seed: int
+    repaired: int = 0
+    trimmed: int = 0
 
     @property
     def tokens_per_forward(self) -> float:
@@ -96,7 +102,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end. reason: an EOS came, max_tokens was reached, or the context is full."""
+    """The end. reason: an EOS came, max_tokens was reached, the context is full, or the text only repeats itself."""
 
     reason: StopReason
     statistics: Statistics

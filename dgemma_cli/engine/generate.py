@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from dgemma_cli.engine.block import Block, write
 from dgemma_cli.engine.choice import choose
-from dgemma_cli.engine.denoise import Canvas, Denoiser, Task, denoise
+from dgemma_cli.engine.denoise import Denoiser, Task, denoise
 from dgemma_cli.engine.events import (
     BlockCommitted,
     BlockStarted,
@@ -31,22 +32,27 @@ from dgemma_cli.sampling.held import Held
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts over the blocks of one generation."""
+    """What the blocks of one generation come to. ids: the reply so far."""
 
-    tokens: int = 0
+    ids: list[int] = field(default_factory=list)
     valid: int = 0
     blocks: int = 0
     steps: int = 0
     weighted_steps: int = 0
     converged: bool = True
+    repaired: int = 0
+    trimmed: int = 0
 
-    def add(self, kept: int, valid: int, steps: int, converged: bool) -> None:
-        self.tokens += kept
+    def add(self, block: Block) -> None:
+        valid = len(block.ids) + (block.reason == "eos")
+        self.ids += block.ids
         self.valid += valid
         self.blocks += 1
-        self.steps += steps
-        self.weighted_steps += steps * valid
-        self.converged = self.converged and converged
+        self.steps += block.steps
+        self.weighted_steps += block.steps * valid
+        self.converged = self.converged and block.converged
+        self.repaired += block.repaired
+        self.trimmed += block.trimmed
 
 
 def generate(
@@ -94,27 +100,39 @@ def generate(
     tally = _Tally()
     first_block = 0.0
     reason: StopReason | None = None
+    was_trimmed = False
     while reason is None:
-        block = tally.blocks
-        yield BlockStarted(block, canvas_length, sampler.steps)
-        room = options.max_tokens - tally.tokens
-        held = Held.of(given, tally.tokens, canvas_length, eos)
-        canvas = yield from denoiser(Task(model, cache, sampler, draws, block, room, options.drafts, held))
-        kept, reason = _cut(canvas.draft.tolist(), model.defaults.eos_ids, room)
-        ended = reason == "eos"
-        tally.add(len(kept), len(kept) + ended, canvas.steps, canvas.converged)
-        if reason is None and cache.length + 2 * canvas_length > context:
+        index, start = tally.blocks, len(tally.ids)
+        yield BlockStarted(index, canvas_length, sampler.steps * (2 if options.repair else 1))
+        held = Held.of(given, start, canvas_length, eos)
+        task = Task(model, cache, sampler, draws, index, options.max_tokens - start, options.drafts, held)
+        block = yield from write(task, denoiser, tally.ids, options.repair, options.guard)
+        tally.add(block)
+        reason = block.reason
+        # A loop is cut off, and the text goes on behind the cut; one that comes again at once is there to stay.
+        if reason is None and block.trimmed and was_trimmed:
+            reason = "repetition"
+        if reason is None and cache.length + len(block.ids) + canvas_length > context:
             reason = "context"
+        was_trimmed = block.trimmed > 0
         first_block = first_block or time.perf_counter() - started
-        yield BlockCommitted(block, tuple(kept), canvas.steps, canvas.converged, _settled(canvas, len(kept)))
-        if reason is None:
-            model.encode(canvas.draft, cache)
+        yield BlockCommitted(
+            index=index,
+            ids=tuple(block.ids),
+            steps=block.steps,
+            converged=block.converged,
+            settled=block.settled,
+            repaired=block.repaired,
+            trimmed=block.trimmed,
+        )
+        if reason is None and block.ids:
+            model.encode(torch.tensor(block.ids, dtype=torch.int64), cache)
     yield Finished(
         reason,
         Statistics(
             prompt_tokens=len(ids),
             cached_tokens=cached,
-            tokens=tally.tokens,
+            tokens=len(tally.ids),
             valid_tokens=tally.valid,
             blocks=tally.blocks,
             steps=tally.steps,
@@ -124,6 +142,8 @@ def generate(
             first_block_seconds=first_block,
             seconds=time.perf_counter() - started,
             seed=seed,
+            repaired=tally.repaired,
+            trimmed=tally.trimmed,
         ),
     )
 
@@ -144,20 +164,6 @@ def _given(options: Options, model: Model, prompt: int) -> Mapping[int, int]:
         if token in ends and position < last:
             raise UsageError(f"The reply would end at position {position}, but position {last} is held as well.")
     return given
-
-
-def _cut(draft: list[int], eos_ids: frozenset[int], room: int) -> tuple[list[int], StopReason | None]:
-    """The ids before the first EOS, ``room`` at the most, and why the reply ends here, if it does."""
-    end = next((index for index, token in enumerate(draft) if token in eos_ids), None)
-    if end is not None and end <= room:
-        return draft[:end], "eos"
-    return draft[:room], "length" if len(draft) >= room else None
-
-
-def _settled(canvas: Canvas, kept: int) -> int:
-    if canvas.previous is None:
-        return 0
-    return int((canvas.draft[:kept] == canvas.previous[:kept]).sum())
 
 
 def _wait(model: Model) -> None:

@@ -20,6 +20,8 @@ class Options:
     steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
     steps; the reference preset ties the horizon to the cap.
     entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
+    repair: denoise a second time what has not settled at the cap, or runs in a loop, the rest of the block held.
+    guard: cut off a loop that runs to the end of a block; end the reply where it comes back at once.
     best_of: canvases denoised side by side for each block; the surest is kept.
     held: text that is given, position in the reply (from 0) -> token id. It stands there in every step and in the
     reply, which does not end before the last of these positions.
@@ -37,6 +39,8 @@ class Options:
     stability: int | None = None
     confidence: float | None = None
     best_of: int | None = None
+    repair: bool = False
+    guard: bool = True
     held: Mapping[int, int] | None = None
     drafts: bool = True
 

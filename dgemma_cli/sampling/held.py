@@ -41,6 +41,18 @@ class Held:
         unending = torch.arange(start, start + length) < last
         return cls(mask.to(eos.device), ids.to(eos.device), unending.to(eos.device), eos)
 
+    @classmethod
+    def nothing(cls, length: int, eos: Tensor) -> Held:
+        """No text is given of a canvas of ``length`` positions."""
+        nowhere = torch.zeros(length, dtype=torch.bool, device=eos.device)
+        return cls(nowhere, torch.zeros(length, dtype=torch.int64, device=eos.device), nowhere, eos)
+
+    def joined(self, mask: Tensor, ids: Tensor) -> Held:
+        """With the text ``ids`` where ``mask`` is set as well, which may end the reply; what was given comes first."""
+        device = self.mask.device
+        joined = torch.where(self.mask, self.ids, ids.to(device))
+        return Held(self.mask | mask.to(device), joined, self.unending, self.eos)
+
     def place(self, canvas: Tensor) -> Tensor:
         """``canvas``, int64 [C], with the given text in its place."""
         return torch.where(self.mask, self.ids, canvas)

@@ -15,7 +15,7 @@ from dgemma_cli.terminal.entries import Commit, Entry, Finish, Prompt, Start
 
 Json = dict[str, Any]
 
-_REASONS = {"eos": "stop", "length": "length", "context": "length"}
+_REASONS = {"eos": "stop", "length": "length", "context": "length", "repetition": "length"}
 DONE = b"data: [DONE]\n\n"
 ALIVE = b": still here\n\n"  # a comment, which clients skip
 

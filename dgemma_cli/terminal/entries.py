@@ -62,6 +62,7 @@ class Commit:
     """A finished block. text and thinking: what is certain now and was not before; both may be empty.
 
     Text that the next block may still change (space at the end, half a character) comes with a later entry.
+    repaired, trimmed: as in the engine's event.
     """
 
     block: int
@@ -71,6 +72,8 @@ class Commit:
     steps: int
     converged: bool
     settled: int
+    repaired: int = 0
+    trimmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ class Finish:
     tokens_per_second: float
     stop_reason: str
     seed: int
+    repaired: int = 0
+    trimmed: int = 0
 
 
 Entry: TypeAlias = Start | Prompt | Block | Step | Commit | Finish

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, get_type_hints
 
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.entries import Block, Commit, Entry, Finish, Prompt, Start, Step
 from dgemma_cli.terminal.untrusted import escape_controls
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no ``repaired`` and ``trimmed``
 _TYPES: dict[str, type[Entry]] = {
     "start": Start,
     "prompt": Prompt,
@@ -45,6 +45,8 @@ _RESULT = (  # the keys of --json, in their order
     "tokens_per_second",
     "stop_reason",
     "seed",
+    "repaired",
+    "trimmed",
 )
 
 
@@ -86,7 +88,7 @@ def read_lines(lines: Iterable[str], name: str) -> Iterator[tuple[float, Entry]]
             raise _wrong(name, number, "is no JSON") from None
         if not isinstance(found, dict) or (number == 1 and "schema" not in found):
             raise _wrong(name, number, "does not begin a recording" if number == 1 else "is no object")
-        if number == 1 and found.pop("schema") != SCHEMA:
+        if number == 1 and found.pop("schema") not in range(1, SCHEMA + 1):
             raise UsageError(f"{name} has a format this version does not know.", "Update dgemma.")
         try:
             yield _entry(found)
@@ -115,6 +117,8 @@ def _check(kind: type[Entry], found: Mapping[str, Any]) -> None:
     """Raise ValueError unless every plain field has the type the entry says."""
     hints = get_type_hints(kind)
     for one in fields(kind):
+        if one.name not in found and one.default is not MISSING:
+            continue  # an older recording
         wanted, value = hints[one.name], found[one.name]
         if wanted is float:
             wanted = float | int

@@ -103,6 +103,8 @@ class Narrator:
             steps=event.steps,
             converged=event.converged,
             settled=event.settled,
+            repaired=event.repaired,
+            trimmed=event.trimmed,
         )
 
     def _finish(self, event: Finished) -> Finish:
@@ -128,6 +130,8 @@ class Narrator:
             tokens_per_second=figures.tokens_per_second,
             stop_reason=event.reason,
             seed=figures.seed,
+            repaired=figures.repaired,
+            trimmed=figures.trimmed,
         )
 
 

@@ -62,6 +62,12 @@ def warnings(finish: Finish, commits: Sequence[Commit]) -> list[str]:
         noun = "block" if len(rough) == 1 else "blocks"
         steps = max(commit.steps for commit in rough)
         found.append(f"{noun} {blocks} of {finish.blocks} did not settle within {steps} steps: read with care")
+    for commit in commits:
+        if commit.trimmed:
+            found.append(
+                f"block {commit.block + 1} of {finish.blocks} only repeated itself at its end: "
+                f"{_count(commit.trimmed, 'token')} cut off (--no-guard keeps them)"
+            )
     if not finish.thought_closed:
         found.append(
             "the reply ended within a thought: there may be no answer (see --max-tokens, or leave out --think)"
@@ -72,6 +78,8 @@ def warnings(finish: Finish, commits: Sequence[Commit]) -> list[str]:
         found.append(f"stopped at --max-tokens, {finish.tokens:,}")
     elif finish.stop_reason == "context":
         found.append("stopped: the context is full")
+    elif finish.stop_reason == "repetition":
+        found.append("stopped: the text only repeats itself")
     return found
 
 

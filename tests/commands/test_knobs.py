@@ -20,6 +20,8 @@ KNOBS = {
     "--stability": ("stability", 2),
     "--confidence": ("confidence", 0.25),
     "--best-of": ("best_of", 3),
+    "--repair": ("repair", True),
+    "--no-guard": ("guard", False),
     "--seed": ("seed", 11),
     "--max-tokens": ("max_tokens", 13),
 }
@@ -35,7 +37,7 @@ def test_a_knob_reaches_the_engine(flag: str, monkeypatch: pytest.MonkeyPatch) -
     asked: list[Options] = []
     monkeypatch.setattr(one_shot, "perform", lambda request, _environment: asked.append(request.options))
     name, value = KNOBS[flag]
-    assert main(["run", "-m", "nano", flag, str(value), "Hello!"]) == 0
+    assert main(["run", "-m", "nano", flag, *([] if isinstance(value, bool) else [str(value)]), "Hello!"]) == 0
     assert getattr(asked[0], name) == value
     assert getattr(Options(), name) != value  # else the test could not fail
 

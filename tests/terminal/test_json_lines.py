@@ -10,7 +10,7 @@ from scripted import LANGUAGE, script, spell
 
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.entries import Entry, Finish, Start, Step
-from dgemma_cli.terminal.json_lines import read_lines, result, to_line
+from dgemma_cli.terminal.json_lines import SCHEMA, read_lines, result, to_line
 from dgemma_cli.terminal.narrator import Narrator
 
 START = Start("nano", "cpu", "float32", "Say it.", None)
@@ -37,7 +37,7 @@ def test_what_is_written_is_read_again(text: str, thinking: str) -> None:
 
 def test_the_schema_stands_in_the_first_line() -> None:
     first, second, *_ = (json.loads(line) for line in lines(entries()))
-    assert (first["event"], first["schema"]) == ("start", 1)
+    assert (first["event"], first["schema"]) == ("start", SCHEMA)
     assert (second["event"], "schema" in second) == ("prompt", False)
 
 
@@ -50,7 +50,7 @@ def test_the_result_has_the_promised_keys() -> None:
         "stop_reason seed model device dtype"
     )
     assert set(promised.split()) <= set(found)
-    assert (found["text"], found["thinking"], found["model"], found["schema"]) == ("Hello", "hm", "nano", 1)
+    assert (found["text"], found["thinking"], found["model"], found["schema"]) == ("Hello", "hm", "nano", SCHEMA)
 
 
 def _broken(change: Callable[[list[str]], list[str]], match: str) -> None:
@@ -62,7 +62,7 @@ def test_a_damaged_recording_is_named_with_its_line() -> None:
     _broken(lambda found: [], "x.jsonl is empty")
     _broken(lambda found: ["nonsense\n", *found], "line 1 is no JSON")
     _broken(lambda found: found[1:], "line 1 does not begin a recording")
-    _broken(lambda found: [found[0].replace('"schema":1', '"schema":99'), *found[1:]], "does not know")
+    _broken(lambda found: [found[0].replace(f'"schema":{SCHEMA}', '"schema":99'), *found[1:]], "does not know")
     _broken(lambda found: [found[0], "[]\n"], "line 2 is no object")
     _broken(lambda found: [found[0], found[1].replace('"tokens":5', '"tokens":"5"')], "line 2 is damaged")
     _broken(lambda found: [found[0], found[1].replace('"tokens":5,', "")], "line 2 is damaged")
@@ -96,3 +96,13 @@ def test_a_hundred_steps_of_a_full_canvas_take_less_than_400_kilobytes() -> None
         )
         length += len(to_line(entry, 12.3456).encode()) + 1
     assert length <= 400_000
+
+
+def test_a_recording_of_the_first_schema_is_read() -> None:
+    """It knew nothing of repaired and trimmed positions."""
+    found = lines(entries())
+    older = [
+        line.replace(',"repaired":0,"trimmed":0', "").replace(f'"schema":{SCHEMA}', '"schema":1') for line in found
+    ]
+    assert not any("trimmed" in line for line in older)
+    assert list(read_lines(older, "old.jsonl")) == list(read_lines(found, "new.jsonl"))
