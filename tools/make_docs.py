@@ -1,10 +1,11 @@
-"""Writes what the command line itself can tell: docs/commands.md and the man page docs/dgemma.1.
+"""Writes what the code itself can tell: docs/commands.md, docs/modules.md, and the man page docs/dgemma.1.
 
 python tools/make_docs.py
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from dgemma_cli import __version__
 from dgemma_cli.commands.app import app
 
 FOLDER = Path(__file__).parent.parent / "docs"
+PACKAGE = Path(__file__).parent.parent / "dgemma_cli"
 COLUMNS = 80
 
 _HEAD = """# Commands
@@ -52,6 +54,29 @@ def reference() -> str:
     for command, context in commands(get_command(app)):
         parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
     return "\n".join(parts)
+
+
+def modules() -> str:
+    """docs/modules.md: the first sentence of every file."""
+    parts = ["# Modules\n\nGenerated from their first lines by `python tools/make_docs.py`.\n"]
+    for folder in [PACKAGE, *sorted(each for each in PACKAGE.rglob("*") if (each / "__init__.py").exists())]:
+        name = folder.relative_to(PACKAGE.parent).as_posix()
+        parts.append(f"## {name}/\n\n{_first_sentence(folder / '__init__.py')}\n")
+        files = [file for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+        rows = [f"| `{file.name}` | {_first_sentence(file)} |" for file in files]
+        if rows:
+            parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _first_sentence(file: Path) -> str:
+    """The first paragraph of a module's docstring, up to its first full stop that ends a sentence."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not text:
+        raise SystemExit(f"{file} does not say what it is for.")
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.!?])\s(?=[A-Z])", paragraph)[0]
+    return sentence.replace("``", "`").replace("|", "\\|")
 
 
 def man_page() -> str:
@@ -98,7 +123,7 @@ def _roff(text: str) -> str:
     return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped
 
 
-PAGES = {"commands.md": reference, "dgemma.1": man_page}
+PAGES = {"commands.md": reference, "modules.md": modules, "dgemma.1": man_page}
 
 
 def main() -> None:
