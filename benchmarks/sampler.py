@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ import torch
 from nano_data import distinct
 from nano_jobs import FAMILIES, Sample
 
+from dgemma_cli.bench.statistics import interval
 from dgemma_cli.engine.events import BlockCommitted, Finished
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
@@ -63,14 +63,6 @@ class Tally:
     capped: int = 0
     valid: int = 0
     weighted: float = 0.0
-
-
-def interval(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z, share = 1.96, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return middle - half, middle + half
 
 
 def ask(model: Model, prompter: Prompter, sample: Sample, seed: int, preset: Preset, tally: Tally) -> None:

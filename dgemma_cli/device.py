@@ -26,7 +26,13 @@ class Choice:
 
 
 def choose(device: str, dtype: str, folder: Path) -> Choice:
-    """Settle "auto". A device or dtype that was named is taken or refused (NoDevice), never changed.
+    """Settle "auto" for the model in ``folder``, as ``choose_for`` does."""
+    return choose_for(device, dtype, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+
+
+def choose_for(device: str, dtype: str, stored: int) -> Choice:
+    """Settle "auto" for a model of ``stored`` bytes of weights. A device or dtype that was named is taken or refused
+    (NoDevice), never changed.
 
     device auto: CUDA if there is a device, else the CPU. dtype auto: bfloat16, as the published checkpoints are stored,
     but float32 for a small model on the CPU. A small model on the CPU also gets one thread, unless OMP_NUM_THREADS says
@@ -38,7 +44,7 @@ def choose(device: str, dtype: str, folder: Path) -> Choice:
         device = "cuda" if found else "cpu"
         why_device = "auto: a CUDA device is visible" if found else "auto: no CUDA device is visible"
     check_device(device)
-    small = device == "cpu" and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < _SMALL
+    small = device == "cpu" and stored < _SMALL
     if dtype == "auto":
         dtype = "float32" if small else "bfloat16"
         why_dtype = "auto: a small model on the CPU" if small else "auto: as stored"

@@ -33,7 +33,9 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU that this process may use. index: N of "cuda:N"; total, free: bytes; unified: they are the host's."""
+    """A GPU that this process may use. index: N of "cuda:N"; total, free: bytes; unified: they are the host's; uuid: ""
+    where it is not told.
+    """
 
     index: int
     name: str
@@ -43,6 +45,7 @@ class Gpu:
     driver: str
     unified: bool
     users: tuple[User, ...]
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,14 @@ def _gpus(cuda: str | None, host_total: int, host_free: int) -> _Found:
     return _usable(all_of_them, cuda)
 
 
-def _usable(found: list[tuple[str, Gpu]], cuda: str | None) -> _Found:
-    """Those that CUDA would show to this process, numbered as it would; or why there are none. found: with UUIDs."""
+def _usable(found: list[Gpu], cuda: str | None) -> _Found:
+    """Those that CUDA would show to this process, numbered as it would; or why there are none."""
     if not found:
         return _none("There is no NVIDIA GPU.", "nvidia-smi lists those that the driver sees.")
     if cuda is None:
         return _none("This torch is built without CUDA.", "Install a CUDA build: https://pytorch.org/get-started")
     choice = os.environ.get("CUDA_VISIBLE_DEVICES")
-    shown = [gpu for _, gpu in found] if choice is None else list(_visible(choice, found))
+    shown = found if choice is None else list(_visible(choice, found))
     if not shown:
         return _none(f"CUDA_VISIBLE_DEVICES={choice!r} hides all GPUs.", "unset CUDA_VISIBLE_DEVICES")
     return _new_enough([replace(gpu, index=index) for index, gpu in enumerate(shown)])
@@ -141,19 +144,19 @@ def _none(why: str, remedy: str) -> _Found:
     return (), why, remedy
 
 
-def _visible(choice: str, found: list[tuple[str, Gpu]]) -> Iterator[Gpu]:
+def _visible(choice: str, found: list[Gpu]) -> Iterator[Gpu]:
     """As CUDA reads CUDA_VISIBLE_DEVICES: numbers or beginnings of UUIDs, up to the first that is neither."""
     for token in (part.strip() for part in choice.split(",")):
         if token.isdecimal() and int(token) < len(found):
-            yield found[int(token)][1]
+            yield found[int(token)]
             continue
-        matching = [gpu for uuid, gpu in found if token.startswith("GPU-") and uuid.startswith(token)]
+        matching = [gpu for gpu in found if token.startswith("GPU-") and gpu.uuid.startswith(token)]
         if len(matching) != 1:
             return
         yield matching[0]
 
 
-def _by_nvml(nvml: ModuleType, index: int, host_total: int, host_free: int) -> tuple[str, Gpu]:
+def _by_nvml(nvml: ModuleType, index: int, host_total: int, host_free: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     unified = False
     try:
@@ -162,7 +165,7 @@ def _by_nvml(nvml: ModuleType, index: int, host_total: int, host_free: int) -> t
     except nvml.NVMLError_NotSupported:  # it has none of its own
         unified, total, free = True, host_total, host_free
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    gpu = Gpu(
+    return Gpu(
         index=index,
         name=_text(nvml.nvmlDeviceGetName(handle)),
         total=total,
@@ -171,8 +174,8 @@ def _by_nvml(nvml: ModuleType, index: int, host_total: int, host_free: int) -> t
         driver=_text(nvml.nvmlSystemGetDriverVersion()),
         unified=unified,
         users=tuple(_users(nvml, handle)),
+        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
     )
-    return _text(nvml.nvmlDeviceGetUUID(handle)), gpu
 
 
 def _users(nvml: ModuleType, handle: object) -> Iterator[User]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dgemma_cli import __version__
+from dgemma_cli.commands.bench import bench
 from dgemma_cli.commands.chat import chat
 from dgemma_cli.commands.chats import chats
 from dgemma_cli.commands.check import check
@@ -72,5 +73,6 @@ app.command("show", epilog="Example: dgemma show nano")(show)
 app.command("rm", epilog="Example: dgemma rm diffusiongemma:bf16")(rm)
 app.command("chat", epilog="Example: dgemma chat -m nano --stats")(chat)
 app.command("serve", epilog="Example: dgemma serve -m nano --port 8080")(serve)
+app.command("bench", epilog="Example: dgemma bench -m nano --presets reference,fast --quality")(bench)
 app.add_typer(chats, name="chats")
 app.add_typer(config, name="config")

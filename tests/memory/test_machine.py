@@ -109,7 +109,7 @@ def test_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(name=b"NVIDIA Fake", users={7: ("/usr/lib/xorg/Xorg", 300_000_000), 8: ("", 5)})
     found = seen(monkeypatch, FakeNvml(card))
     users = (User(7, "Xorg", 300_000_000), User(8, "unknown", 5))
-    assert found.gpus == (Gpu(0, "NVIDIA Fake", 24 * 10**9, 23 * 10**9, (8, 9), "580.95", False, users),)
+    assert found.gpus == (Gpu(0, "NVIDIA Fake", 24 * 10**9, 23 * 10**9, (8, 9), "580.95", False, users, "GPU-0abc"),)
     assert (found.torch, found.cuda) == ("2.13.0+cu130", "13.0")
 
 

@@ -1,0 +1,1 @@
+"""Measuring: prompts, the clock around a run, statistics, floors and reports. Imports no torch by itself."""
