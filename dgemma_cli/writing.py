@@ -15,6 +15,8 @@ from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.entries import Entry
 from dgemma_cli.terminal.narrator import Language, Narrator
 
+HERE = "this process"
+
 
 class ContextFull(UsageError):
     """The conversation has become too long for the context."""
@@ -36,7 +38,9 @@ class Conversation(Protocol):
 
 
 class Writer(Protocol):
-    """A model ready to write. device, dtype: where and in what numbers it computes. room: tokens a prompt may have."""
+    """A model ready to write. device, dtype: where and in what numbers it computes; place: in which process, in words.
+    room: tokens a prompt may have. tells_steps: the canvas can be watched.
+    """
 
     @property
     def name(self) -> str: ...
@@ -45,7 +49,11 @@ class Writer(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
+    def place(self) -> str: ...
+    @property
     def room(self) -> int: ...
+    @property
+    def tells_steps(self) -> bool: ...
 
     def count(self, messages: Sequence[Message], thinking: bool) -> int:
         """How many tokens the messages take as a prompt."""
@@ -88,6 +96,9 @@ class Loaded(Protocol):
 
 class InProcess:
     """The Writer of a model in this process."""
+
+    place = HERE
+    tells_steps = True
 
     def __init__(self, session: Loaded) -> None:
         self.session = session

@@ -181,6 +181,8 @@ def stats(chat: Chat, rest: str) -> None:
 
 
 def record(chat: Chat, rest: str) -> None:
+    if not chat.model.tells_steps:
+        raise UsageError(f"{chat.model.place} tells no steps, so there is nothing to record.")
     chat.record = _path("record", rest)
     chat.note(f"the next answer is recorded in {chat.record}")
 

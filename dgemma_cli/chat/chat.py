@@ -159,7 +159,13 @@ class Chat:
             outcome = reply.show(
                 self.conversation.reply(self.dialogue.messages(), self.settings.thinking, options),
                 start,
-                Display(self.environment, self.live, self.color, self.settings.markdown, self.settings.show_thinking),
+                Display(
+                    self.environment,
+                    self.live and model.tells_steps,
+                    self.color,
+                    self.settings.markdown,
+                    self.settings.show_thinking,
+                ),
                 self.cancellation,
                 record,
             )
@@ -202,7 +208,7 @@ class Chat:
             self.note(outcome.figures())
         if outcome.prompt is None or outcome.finish is None:
             return
-        used = outcome.prompt.tokens + outcome.finish.tokens
+        used = outcome.prompt.tokens + (outcome.finish.tokens or 0)
         if used > FULL * self.model.room:
             self.note(f"the context is {used / self.model.room:.0%} full: /compact drops the oldest turns")
 

@@ -15,6 +15,7 @@ from dgemma_cli.commands.check import check
 from dgemma_cli.commands.config import config
 from dgemma_cli.commands.export import export
 from dgemma_cli.commands.list import list_models
+from dgemma_cli.commands.ps import ps
 from dgemma_cli.commands.pull import pull
 from dgemma_cli.commands.quantize import quantize
 from dgemma_cli.commands.replay import replay
@@ -22,6 +23,7 @@ from dgemma_cli.commands.rm import rm
 from dgemma_cli.commands.run import run
 from dgemma_cli.commands.serve import serve
 from dgemma_cli.commands.show import show
+from dgemma_cli.commands.stop import stop
 
 app = typer.Typer(
     name="dgemma",
@@ -74,5 +76,7 @@ app.command("rm", epilog="Example: dgemma rm diffusiongemma:bf16")(rm)
 app.command("chat", epilog="Example: dgemma chat -m nano --stats")(chat)
 app.command("serve", epilog="Example: dgemma serve -m nano --port 8080")(serve)
 app.command("bench", epilog="Example: dgemma bench -m nano --presets reference,fast --quality")(bench)
+app.command("ps", epilog="Example: dgemma run --keep 10m Hello; dgemma ps")(ps)
+app.command("stop", epilog="Example: dgemma stop nano")(stop)
 app.add_typer(chats, name="chats")
 app.add_typer(config, name="config")

@@ -29,17 +29,21 @@ from dgemma_cli.commands.options import (
     DebugOption,
     DeviceOption,
     DtypeOption,
+    EndpointOption,
+    KeepOption,
     LiveOption,
     MaxTokensOption,
     ModelOption,
     NoColorOption,
     SeedOption,
+    ServerOption,
     ShowThinkingOption,
     StatsOption,
     SystemOption,
     ThinkOption,
     YesOption,
 )
+from dgemma_cli.commands.where import where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
@@ -65,6 +69,9 @@ def chat(
     think: ThinkOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
+    server: ServerOption = True,
+    keep: KeepOption = None,
+    endpoint: EndpointOption = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on with the last conversation.")] = False,
     resume: Annotated[
         str | None,
@@ -113,6 +120,7 @@ def chat(
             model=model,
             device=device,
             dtype=dtype.value,
+            where=where(context, server, keep, endpoint),
             system=system,
             settings=Settings(
                 options=Options(

@@ -18,15 +18,16 @@ from dgemma_cli.chat.repl import repeat
 from dgemma_cli.chat.settings import Settings
 from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
-from dgemma_cli.commands import loading
 from dgemma_cli.commands.fetch_missing import fetch_missing
+from dgemma_cli.commands.where import Where
+from dgemma_cli.commands.writers import Choice, Progress, at, find
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.line_editor import LineEditor, file_history, no_history
 from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.untrusted import visible
-from dgemma_cli.writing import InProcess, Writer
+from dgemma_cli.writing import HERE, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Opening:
     model: str | None
     device: str
     dtype: str
+    where: Where
     system: str | None
     settings: Settings
     live: bool
@@ -67,8 +69,11 @@ def start(opening: Opening, environment: Environment) -> None:
             name = name or before
         if opening.system is not None and opening.system != going.dialogue.system:
             going.set_system(opening.system)
-        fetch_missing(name or DEFAULT, environment, opening.fetch, quiet=False)
-        going.loaded = going.load(name or DEFAULT)
+        if opening.where.endpoint is None:
+            fetch_missing(name or DEFAULT, environment, opening.fetch, quiet=False)
+            going.loaded = going.load(name or DEFAULT)
+        else:  # which has names of its own
+            going.loaded = at(opening.where.endpoint, opening.model, environment)
         _greet(going)
         reader = LineEditor(
             _history(environment, state, going.note), lambda before: complete(before, completions), opening.color
@@ -96,7 +101,8 @@ def _resume(going: Chat, name: str, keep: bool, store: Store) -> str:
 
 def _greet(going: Chat) -> None:
     model = going.model
-    going.note(f"{model.name} on {model.device} ({model.dtype}). /help lists the commands.")
+    place = "" if model.place == HERE else f", in {model.place}"
+    going.note(f"{model.name} on {model.device} ({model.dtype}){place}. /help lists the commands.")
     dialogue = going.dialogue
     if dialogue.turns:
         count = len(dialogue.turns)
@@ -108,19 +114,20 @@ def _greet(going: Chat) -> None:
 
 def _load(opening: Opening, environment: Environment, name: str) -> Writer:
     """Load a model, telling how far that is."""
+    if opening.where.endpoint is not None:
+        return at(opening.where.endpoint, name, environment)
+    choice = Choice(name, opening.device, opening.dtype, opening.where.warm, opening.where.keep)
+
+    def find_with(progress: Progress | None) -> Writer:
+        return find(choice, environment, progress, partial(environment.say, dim=True), lambda _: None)
+
     if not opening.live:
-        return InProcess(loading.load_session(name, opening.device, opening.dtype, None))
+        return find_with(None)
     painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
     view = LiveView(painter, Palette(opening.color, environment.unicode))
     view.start(f"loading {name}")
     try:
-        session = loading.load_session(
-            name,
-            opening.device,
-            opening.dtype,
-            lambda done, total: view.tell(f"loading {name} {done / max(1, total):.0%}"),
-        )
-        return InProcess(session)
+        return find_with(lambda done, total: view.tell(f"loading {name} {done / max(1, total):.0%}"))
     finally:
         view.close()
 

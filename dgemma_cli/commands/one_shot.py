@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from dgemma_cli.commands import loading
 from dgemma_cli.commands.demonstration import introduce
+from dgemma_cli.commands.where import Where
+from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options
 from dgemma_cli.prompting.prompter import Message
 from dgemma_cli.terminal.entries import Start
@@ -22,18 +23,22 @@ from dgemma_cli.terminal.output import AnswerSink, JsonLinesSink, JsonSink, Sink
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import ColorBy, Palette
 from dgemma_cli.terminal.summary import Summary, statistics, warnings
-from dgemma_cli.writing import InProcess, Writer
+from dgemma_cli.writing import Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run was asked for, checked for contradictions. slow: seconds to hold each step."""
+    """What a run was asked for, checked for contradictions. writer: who is to write, where that is settled already;
+    slow: seconds to hold each step.
+    """
 
     prompt: str
     system: str | None
     model: str
     device: str
     dtype: str
+    where: Where
+    writer: Writer | None
     thinking: bool
     options: Options
     format: Literal["text", "json", "jsonl"]
@@ -68,10 +73,18 @@ def perform(request: Request, environment: Environment) -> None:
             stack.callback(view.close)
             view.start(f"loading {request.model}")
 
-        session = loading.load_session(request.model, request.device, request.dtype, _progress(request, view))
-        writer: Writer = InProcess(session)
+        def say(*lines: str) -> None:
+            _tell(lines, environment, view)
+
+        writer = request.writer or find(
+            Choice(request.model, request.device, request.dtype, request.where.warm, request.where.keep),
+            environment,
+            _progress(request, view),
+            warn=lambda text: None if request.quiet else say(text),
+            explain=lambda text: say(text) if request.verbose else None,
+        )
         if request.verbose:
-            _tell(writer.described(), environment, view)
+            say(*writer.described())
         entries = writer.write(messages, request.thinking, request.options, request.slow)
         start = Start(writer.name, writer.device, writer.dtype, request.prompt, request.system, request.slow)
         for entry in chain([start], entries):

@@ -80,6 +80,34 @@ StatsOption: TypeAlias = Annotated[
     bool,
     typer.Option("--stats/--no-stats", envvar="DGEMMA_STATS", help="Print a line of figures after an answer."),
 ]
+ServerOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--server/--no-server",
+        envvar="DGEMMA_SERVER",
+        help="Use a server on this machine that has the model warm (dgemma ps).",
+    ),
+]
+KeepOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        envvar="DGEMMA_KEEP",
+        metavar="TIME",
+        help="Leave the model warm in a server until it is idle so long: 90s, 10m, 2h.",
+        show_default=False,
+    ),
+]
+EndpointOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        envvar="DGEMMA_ENDPOINT",
+        metavar="URL",
+        help="Ask a server that speaks OpenAI's API (its key: DGEMMA_API_KEY).",
+        show_default=False,
+    ),
+]
 YesOption: TypeAlias = Annotated[
     bool, typer.Option("-y", "--yes", help="Fetch a model that is not on this machine without asking.")
 ]

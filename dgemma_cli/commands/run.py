@@ -32,11 +32,14 @@ from dgemma_cli.commands.options import (
     DebugOption,
     DeviceOption,
     DtypeOption,
+    EndpointOption,
+    KeepOption,
     LiveOption,
     MaxTokensOption,
     ModelOption,
     NoColorOption,
     SeedOption,
+    ServerOption,
     ShowThinkingOption,
     StatsOption,
     SystemOption,
@@ -44,6 +47,7 @@ from dgemma_cli.commands.options import (
     YesOption,
 )
 from dgemma_cli.commands.prompt import read_prompt
+from dgemma_cli.commands.where import remote, where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
@@ -78,6 +82,9 @@ def run(
     think: ThinkOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
+    server: ServerOption = True,
+    keep: KeepOption = None,
+    endpoint: EndpointOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text and figures.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a JSON line.")] = False,
     output: Annotated[
@@ -118,6 +125,7 @@ def run(
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
     environment = Environment.current()
+    place = where(context, server, keep, endpoint)
     # A setting gives way to the flags of this run; only flags can contradict one another.
     if live and not given(context, "live"):
         live = None
@@ -129,6 +137,16 @@ def run(
     _refuse_both(("--quiet", quiet), ("--verbose", verbose))
     _refuse_both(("--quiet", quiet), ("--stats", stats))
     _refuse_both(("--quiet", quiet), ("--show-thinking", show_thinking))
+    chatting = not prompt and interactive(environment)
+    steps_wanted = {
+        "--live": bool(live),
+        "--record": record is not None,
+        "--slow": slow is not None,
+        "--color-by": given(context, "color_by"),
+    }
+    writer = None if chatting else remote(place, model, environment, steps_wanted)
+    if writer is not None and not writer.tells_steps:
+        live = False
     wants_live = _live(live, environment, quiet, json_lines=jsonl and output is None)
     color = environment.color(no_color)
     if not (wants_live and color) and not given(context, "color_by"):
@@ -145,7 +163,7 @@ def run(
         raise UsageError("--markdown is for an answer on a terminal.", "Leave it out: the answer is markdown already.")
     if show_thinking and (json or jsonl) and not wants_live:
         raise UsageError("--show-thinking has nothing to show: JSON holds the thinking already.")
-    if not prompt and interactive(environment):
+    if chatting:
         _refuse_in_chat(
             {
                 "--json": json,
@@ -178,6 +196,9 @@ def run(
             think=think,
             device=device,
             dtype=dtype,
+            server=server,
+            keep=keep,
+            endpoint=endpoint,
             live=live,
             show_thinking=show_thinking,
             stats=stats,
@@ -201,16 +222,19 @@ def run(
         guard=guard,
         drafts=wants_live or jsonl or stats or record is not None,
     )
-    model = model or DEFAULT
     said = read_prompt(prompt or [], environment)
-    fetch_missing(model, environment, yes, quiet)
+    if writer is None:
+        model = model or DEFAULT
+        fetch_missing(model, environment, yes, quiet)
     perform(
         Request(
             prompt=said,
             system=system,
-            model=model,
+            model=model or DEFAULT,
             device=device,
             dtype=dtype.value,
+            where=place,
+            writer=writer,
             thinking=think,
             options=options,
             format="json" if json else "jsonl" if jsonl else "text",

@@ -142,7 +142,7 @@ class Writing:
         options = replace(asked.options, drafts=True)
 
         def put(event: Event | Exception | None) -> None:
-            if isinstance(event, Denoised) and not asked.events:
+            if isinstance(event, Denoised) and not asked.steps:
                 host.worker.taken(self.job)
                 return
             found = event if event is None or isinstance(event, Exception) else narrator.tell(event)

@@ -101,7 +101,7 @@ class Reply:
         return {
             "prompt_tokens": finish.prompt_tokens,
             "completion_tokens": finish.tokens,
-            "total_tokens": finish.prompt_tokens + finish.tokens,
+            "total_tokens": (finish.prompt_tokens or 0) + (finish.tokens or 0),
             "prompt_tokens_details": {"cached_tokens": self._cached},
         }
 

@@ -63,8 +63,8 @@ _EMPTY_IN_MESSAGES = ("refusal", "annotations", "audio", "function_call", "tool_
 class Asked:
     """A request that is well formed.
 
-    messages: of a chat; prompt: of a completion, as text or as ids. events: every step as an event of dgemma's own;
-    conversation: a name for the cache of this conversation; user: who takes turns with other users.
+    messages: of a chat; prompt: of a completion, as text or as ids. events: dgemma's own are wanted; steps: one for
+    every step among them. conversation: a name for its cache; user: who takes turns with other users.
     """
 
     model: str | None
@@ -75,6 +75,7 @@ class Asked:
     stream: bool
     include_usage: bool
     events: bool
+    steps: bool
     conversation: str | None
     user: str | None
 
@@ -145,7 +146,9 @@ def _asked(
     for key in extra:
         if key != "include_usage":
             raise unsupported(f"stream_options.{_short(key)}")
-    events = _boolean(own, "events", "dgemma.")
+    events = own.get("events", False)
+    if not isinstance(events, bool) and events != "blocks":
+        raise wrong("dgemma.events", 'must be true, false or "blocks"')
     if events and not stream:
         raise wrong("dgemma.events", "needs stream to be true")
     return Asked(
@@ -156,7 +159,8 @@ def _asked(
         options=_options(given, own, bounds),
         stream=stream,
         include_usage=_boolean(extra, "include_usage", "stream_options."),
-        events=events,
+        events=bool(events),
+        steps=events is True,
         conversation=_name(own, "conversation", "dgemma."),
         user=_name(given, "user"),
     )

@@ -61,17 +61,18 @@ class Step:
 class Commit:
     """A finished block. text and thinking: what is certain now and was not before; both may be empty.
 
-    Text that the next block may still change (space at the end, half a character) comes with a later entry.
-    repaired, trimmed: as in the engine's event.
+    Text that the next block may still change (space at the end, half a character) comes with a later entry. From a
+    server of another program it is a piece of text as it came, and the figures are None. repaired, trimmed: as in the
+    engine's event.
     """
 
     block: int
     text: str
     thinking: str
-    tokens: int
-    steps: int
-    converged: bool
-    settled: int
+    tokens: int | None
+    steps: int | None
+    converged: bool | None
+    settled: int | None
     repaired: int = 0
     trimmed: int = 0
 
@@ -79,26 +80,26 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The end, with all text and all figures (the engine's definitions). rest: the part of ``text`` that no Commit
-    brought. thought_closed: False if the reply ended within a thought.
+    brought. thought_closed: False if the reply ended within a thought. A server of another program leaves figures None.
     """
 
     text: str
     thinking: str
     rest: str
     thought_closed: bool
-    prompt_tokens: int
-    tokens: int
-    blocks: int
-    steps: int
-    tokens_per_forward: float
-    effective_steps: float
-    converged: bool
-    prefill_seconds: float
+    prompt_tokens: int | None
+    tokens: int | None
+    blocks: int | None
+    steps: int | None
+    tokens_per_forward: float | None
+    effective_steps: float | None
+    converged: bool | None
+    prefill_seconds: float | None
     first_block_seconds: float
     seconds: float
-    tokens_per_second: float
+    tokens_per_second: float | None
     stop_reason: str
-    seed: int
+    seed: int | None
     repaired: int = 0
     trimmed: int = 0
 

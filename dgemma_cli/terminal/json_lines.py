@@ -91,11 +91,19 @@ def read_lines(lines: Iterable[str], name: str) -> Iterator[tuple[float, Entry]]
         if number == 1 and found.pop("schema") not in range(1, SCHEMA + 1):
             raise UsageError(f"{name} has a format this version does not know.", "Update dgemma.")
         try:
-            yield _entry(found)
-        except (KeyError, TypeError, ValueError) as error:
+            yield read_entry(found)
+        except ValueError as error:
             raise _wrong(name, number, f"is damaged ({error})") from None
     if number == 0:
         raise UsageError(f"{name} is empty.", "Make a recording with: dgemma run --record FILE …")
+
+
+def read_entry(found: dict[str, Any]) -> tuple[float, Entry]:
+    """Time and entry of one line's object, which is used up. Raises ValueError if it is damaged."""
+    try:
+        return _entry(found)
+    except (KeyError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _entry(found: dict[str, Any]) -> tuple[float, Entry]:
@@ -120,8 +128,8 @@ def _check(kind: type[Entry], found: Mapping[str, Any]) -> None:
         if one.name not in found and one.default is not MISSING:
             continue  # an older recording
         wanted, value = hints[one.name], found[one.name]
-        if wanted is float:
-            wanted = float | int
+        if wanted in (float, float | None):
+            wanted = wanted | int
         if isinstance(value, tuple):
             continue
         if not isinstance(value, wanted):

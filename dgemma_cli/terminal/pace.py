@@ -39,7 +39,7 @@ class Clock:
                     self.pace = replace(self.pace, step_seconds=max(0.0, now - self._last_step - self._pause))
                 self._last_step = now
             case Commit():
-                self._tokens += entry.tokens
+                self._tokens += entry.tokens or 0
                 seconds = now - self._begun - self._steps * self._pause
                 if seconds > 0:
                     self.pace = replace(self.pace, tokens_per_second=self._tokens / seconds)

@@ -33,34 +33,35 @@ class Summary:
 
 
 def statistics(finish: Finish, first_draft_seconds: float | None) -> str:
-    """One line of figures. Tokens are kept tokens; a step's time has its share of encoding finished blocks."""
-    parts = [
-        _count(finish.tokens, "token"),
-        _count(finish.blocks, "block"),
-        _count(finish.steps, "step"),
-        f"{finish.tokens_per_forward:.1f} tokens/forward",
-        f"{(finish.seconds - finish.prefill_seconds) / max(1, finish.steps) * 1000:.1f} ms/step",
-        f"{finish.tokens_per_second:,.1f} tokens/s",
-    ]
+    """One line of figures. Tokens are kept tokens; a step's time has its share of encoding finished blocks. What the
+    server of another program does not tell is left out.
+    """
+    counts = ((finish.tokens, "token"), (finish.blocks, "block"), (finish.steps, "step"))
+    parts = [_count(number, noun) for number, noun in counts if number is not None]
+    if finish.tokens_per_forward is not None:
+        parts.append(f"{finish.tokens_per_forward:.1f} tokens/forward")
+    if finish.steps is not None and finish.prefill_seconds is not None:
+        parts.append(f"{(finish.seconds - finish.prefill_seconds) / max(1, finish.steps) * 1000:.1f} ms/step")
+    if finish.tokens_per_second is not None:
+        parts.append(f"{finish.tokens_per_second:,.1f} tokens/s")
     if first_draft_seconds is not None:
         parts.append(f"first draft {first_draft_seconds:.2f} s")
-    parts += [
-        f"first block {finish.first_block_seconds:.2f} s",
-        f"total {finish.seconds:.2f} s",
-        "converged" if finish.converged else "not converged",
-        f"seed {finish.seed}",
-    ]
+    parts += [f"first block {finish.first_block_seconds:.2f} s", f"total {finish.seconds:.2f} s"]
+    if finish.converged is not None:
+        parts.append("converged" if finish.converged else "not converged")
+    if finish.seed is not None:
+        parts.append(f"seed {finish.seed}")
     return ", ".join(parts)
 
 
 def warnings(finish: Finish, commits: Sequence[Commit]) -> list[str]:
     """What the reader of the answer should know, a line each."""
     found = []
-    rough = [commit for commit in commits if not commit.converged]
+    rough = [commit for commit in commits if commit.converged is False]
     if rough:
         blocks = ", ".join(str(commit.block + 1) for commit in rough)
         noun = "block" if len(rough) == 1 else "blocks"
-        steps = max(commit.steps for commit in rough)
+        steps = max(commit.steps or 0 for commit in rough)
         found.append(f"{noun} {blocks} of {finish.blocks} did not settle within {steps} steps: read with care")
     for commit in commits:
         if commit.trimmed:
@@ -75,7 +76,7 @@ def warnings(finish: Finish, commits: Sequence[Commit]) -> list[str]:
     elif not finish.text:
         found.append("the answer is empty: another --seed or a longer prompt may help")
     if finish.stop_reason == "length":
-        found.append(f"stopped at --max-tokens, {finish.tokens:,}")
+        found.append("stopped at --max-tokens" + (f", {finish.tokens:,}" if finish.tokens is not None else ""))
     elif finish.stop_reason == "context":
         found.append("stopped: the context is full")
     elif finish.stop_reason == "repetition":

@@ -54,7 +54,7 @@ def test_every_parameter_that_means_something() -> None:
         dgemma={"events": True, "conversation": "c", "preset": "fast", "steps": 9, "t_min": 1, "best_of": 2},
     )
     assert asked.options == Options(max_tokens=7, seed=5, preset="fast", steps=9, t_min=1, best_of=2)
-    assert (asked.stream, asked.events, asked.include_usage, asked.thinking) == (True,) * 4
+    assert (asked.stream, asked.events, asked.steps, asked.include_usage, asked.thinking) == (True,) * 5
     assert (asked.model, asked.conversation, asked.user) == ("nano", "c", "me")
 
 
@@ -64,6 +64,11 @@ def test_every_knob_of_a_generation_can_be_asked_for() -> None:
     options = chat(dgemma=knobs).options
     assert {key: getattr(options, key) for key in knobs} == knobs
     assert set(request._KNOBS) == set(knobs)  # a new one belongs into this test
+
+
+def test_events_without_the_steps() -> None:
+    asked = chat(stream=True, dgemma={"events": "blocks"})
+    assert (asked.events, asked.steps) == (True, False)
 
 
 def test_parts_of_text_and_the_roles_there_are() -> None:
@@ -135,6 +140,7 @@ def test_what_is_not_done_is_refused_by_its_name(body: dict[str, Any], param: st
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"dgemma": []}, "dgemma"),
         ({"dgemma": {"events": True}}, "dgemma.events"),
+        ({"stream": True, "dgemma": {"events": "all"}}, "dgemma.events"),
         ({"dgemma": {"steps": True}}, "dgemma.steps"),
         ({"dgemma": {"steps": 1025}}, "dgemma.steps"),
         ({"dgemma": {"best_of": 17}}, "dgemma.best_of"),
