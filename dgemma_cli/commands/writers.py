@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +78,7 @@ def find(
 
 def _start(choice: Choice, folder: Path, progress: Progress | None) -> Path:
     arguments = ["--model", choice.model, "--device", choice.device, "--dtype", choice.dtype]
-    return start([*arguments, "--keep", str(choice.keep)], folder / f"start-{os.getpid()}.log", progress)
+    return start([*arguments, "--keep", str(choice.keep)], folder / "server.log", progress)
 
 
 def at(url: str, model: str | None, environment: Environment) -> Writer:

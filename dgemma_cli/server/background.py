@@ -56,11 +56,11 @@ class Report:
 def start(arguments: Sequence[str], log: Path, progress: Progress | None) -> Path:
     """Start ``dgemma serve`` with ``arguments`` in a session of its own, and wait until it takes requests.
 
-    log: a file for what it says. progress: bytes loaded and in all. Returns its socket. Raises what its start raised.
+    log: a file that gets what it says. progress: bytes loaded and in all. Returns its socket. Raises what its start raised.
     """
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "dgemma_cli", "serve", *arguments, "--report-to", str(writing)]
-    with log.open("wb") as said:
+    with log.open("ab") as said:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

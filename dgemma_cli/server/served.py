@@ -11,10 +11,9 @@ from typing import Any
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import NetworkError
 from dgemma_cli.prompting.conversation import Message
-from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
 from dgemma_cli.server.wire import Gone, Wire
 from dgemma_cli.terminal.entries import Entry, Start, Step
-from dgemma_cli.terminal.json_lines import read_entry
+from dgemma_cli.terminal.json_lines import SCHEMA, read_entry
 from dgemma_cli.writing import Conversation
 
 
@@ -74,6 +73,9 @@ class Served:
 
     def _read(self, found: Any) -> Entry:
         try:
+            schema = found.pop("schema", SCHEMA)
+            if schema != SCHEMA:
+                raise NetworkError(f"{self._wire.name} tells its events in another form ({schema}).", "Update dgemma.")
             return read_entry(found)[1]
         except (ValueError, TypeError, AttributeError) as error:
             raise NetworkError(f"{self._wire.name} sent an event that is damaged ({error}).") from None
@@ -104,8 +106,7 @@ def question(messages: Sequence[Message], thinking: bool) -> dict[str, Any]:
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What is set of the sampler."""
-    found = {entry.name: getattr(options, entry.name) for entry in fields(Options)}
-    for name in ("max_tokens", "seed", "drafts", "held"):
-        found.pop(name)
-    return {name: value for name, value in found.items() if value not in (None, DEFAULT_PRESET)}
+    """What is set of the sampler, other than it is without being set."""
+    plain = Options()
+    names = [entry.name for entry in fields(Options) if entry.name not in ("max_tokens", "seed", "drafts", "held")]
+    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(plain, name)}
