@@ -56,7 +56,7 @@ class Report:
 def start(arguments: Sequence[str], log: Path, progress: Progress | None) -> Path:
     """Start ``dgemma serve`` with ``arguments`` in a session of its own, and wait until it takes requests.
 
-    log: a file that gets what it says. progress: bytes loaded and in all. Returns its socket. Raises what its start raised.
+    log: a file that gets what it says. progress: bytes loaded and in all. Returns its socket. Raises what it raised.
     """
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "dgemma_cli", "serve", *arguments, "--report-to", str(writing)]
