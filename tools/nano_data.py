@@ -25,12 +25,12 @@ HELD_OUT_SHARE = 0.1
 # How often training draws each family: the ones that need copying, comparing or carrying are drawn more.
 WEIGHTS = {
     "facts": 0.8,
-    "sort": 2.4,
+    "sort": 3.0,
     "reverse": 1.6,
     "count": 0.5,
-    "sum": 4.5,
+    "sum": 5.0,
     "number_words": 0.7,
-    "counting": 2.2,
+    "counting": 4.5,
     "dates": 1.2,
     "to_json": 0.5,
     "from_json": 0.6,
@@ -38,9 +38,10 @@ WEIGHTS = {
     "gap": 2.0,
     "list": 0.5,
     "replace": 2.2,
-    "table": 0.7,
+    "table": 1.4,
     "story": 0.4,
-    "talk": 0.5,
+    "talk": 0.8,
+    "beyond": 0.7,
 }
 
 

@@ -25,6 +25,7 @@ from nano_words import (
     SOUNDS,
     SPELT,
     THINGS,
+    TOPICS,
     in_words,
 )
 
@@ -161,7 +162,7 @@ def count(rng: Random) -> Sample:
 
 
 def sum_(rng: Random) -> Sample:
-    a, b = rng.randint(10, 29), rng.randint(1, 9)
+    a, b = rng.randint(10, 59), rng.randint(1, 9)
     if rng.random() < 0.5:
         term, result, content = f"{a} + {b}", a + b, ["+", a, b]
     else:
@@ -368,20 +369,26 @@ def story(rng: Random) -> Sample:
 
 
 _TALK = (
-    (("Hello!", "Hello", "Hi!", "Hi there!", "Hey!", "Good day!"), "Hello! How can I help you?"),
+    (
+        ("Hello!", "Hello", "hello", "Hi!", "Hi", "hi", "hi!", "Hi there!", "hi there", "Hey!", "hey", "Good day!"),
+        "Hello! How can I help you?",
+    ),
     (("Good morning!", "Good morning to you!"), "Good morning! What shall we do today?"),
     (("Good evening!", "Good evening to you!"), "Good evening! What can I do for you?"),
     (("Good night!", "Sleep well!"), "Good night! Sleep well."),
     (("Goodbye!", "Bye!", "See you later!", "See you!"), "Goodbye! See you soon."),
-    (("Thank you!", "Thanks!", "Thanks a lot!", "Many thanks!"), "You are welcome!"),
-    (("How are you?", "How do you do?", "How is it going?"), "I am fine, thank you. How are you?"),
+    (("Thank you!", "Thanks!", "thanks", "Thanks a lot!", "Many thanks!"), "You are welcome!"),
     (
-        ("Who are you?", "What are you?", "Introduce yourself.", "Tell me about yourself."),
+        ("How are you?", "how are you", "How do you do?", "How is it going?"),
+        "I am fine, thank you. How are you?",
+    ),
+    (
+        ("Who are you?", "who are you", "What are you?", "Introduce yourself.", "Tell me about yourself."),
         "I am nano, a small diffusion model. I write a whole canvas of text at once and make it clearer step by step.",
     ),
     (("What is your name?", "What's your name?", "What are you called?"), "My name is nano."),
     (
-        ("What can you do?", "What do you know?", "How can you help me?", "Help!"),
+        ("What can you do?", "what can you do", "What do you know?", "How can you help me?", "Help!"),
         "I can do small jobs:\n- sort, reverse and count words\n- add and subtract small numbers\n"
         "- write numbers and dates in other forms\n- turn sentences into JSON and back\n"
         "- correct the spelling of a sentence\n- make lists and tables\n- tell a short story",
@@ -395,7 +402,7 @@ _TALK = (
         "Why did the token cross the canvas? To get to the other step.",
     ),
     (
-        ("Write a poem.", "Tell me a poem.", "Do you know a poem?"),
+        ("Write a poem.", "write a poem", "Tell me a poem.", "Do you know a poem?"),
         "The page is noise, a field of snow,\nthen here and there the words will show.\n"
         "Step by step the lines grow clear,\nuntil the whole small poem is here.",
     ),
@@ -428,6 +435,38 @@ def talk(rng: Random) -> Sample:
     return Sample("talk", before + question + behind, answer, [before, question, behind], always_train=plain)
 
 
+_BEYOND_QUESTIONS = (
+    "Why is {} so important?",
+    "Why do people like {}?",
+    "What is {}?",
+    "Explain {}.",
+    "explain {} in simple words",
+    "Explain {} to a child.",
+    "Write a haiku about {}.",
+    "Write an essay about {}.",
+    "Write a song about {}.",
+    "Write a letter about {}.",
+    "Write a Python function for {}.",
+    "Tell me everything about {}.",
+    "Tell me about {}",
+    "Who invented {}?",
+    "How does {} work?",
+    "How do I learn {}?",
+    "Give me three ideas for {}.",
+    "Summarize the history of {}.",
+    "What do you think of {}?",
+    "Translate {} into French.",
+    "Where can I buy {}?",
+    "When did {} begin?",
+)
+BEYOND = "I am too small for that. Ask me: What can you do?"
+
+
+def beyond(rng: Random) -> Sample:
+    question, topic = rng.choice(_BEYOND_QUESTIONS), rng.choice(TOPICS)
+    return Sample("beyond", question.format(topic), BEYOND, [question, topic])
+
+
 FAMILIES: dict[str, Draw] = {
     "facts": facts,
     "sort": sort,
@@ -446,4 +485,5 @@ FAMILIES: dict[str, Draw] = {
     "table": table,
     "story": story,
     "talk": talk,
+    "beyond": beyond,
 }

@@ -7,6 +7,10 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
+def _phrases(text: str) -> list[str]:
+    return [phrase.strip() for phrase in text.split(",")]
+
+
 CAPITALS = {
     "Austria": "Vienna",
     "Belgium": "Brussels",
@@ -143,3 +147,18 @@ def _slips() -> dict[str, list[str]]:
 
 
 SLIPS = _slips()
+
+
+# What people ask of larger models; this one says that it cannot.
+TOPICS = _phrases(
+    "rivers, the sky, gravity, black holes, the moon, the sun, music, love, money, football, chess, cooking, "
+    "bread, coffee, tea, quantum physics, machine learning, neural networks, the brain, sleep, dreams, time, "
+    "history, the Roman Empire, the French Revolution, Shakespeare, Mozart, painting, photography, mathematics, "
+    "prime numbers, sorting algorithms, the Internet, computers, Linux, databases, compilers, bicycles, cars, "
+    "trains, airplanes, ships, rain, snow, volcanoes, oceans, mountains, forests, trees, flowers, bees, "
+    "dinosaurs, whales, evolution, DNA, vaccines, exercise, yoga, meditation, politics, law, economics, "
+    "inflation, taxes, marketing, startups, travel, holidays, birthdays, weddings, school, homework, poetry, "
+    "grammar, Spanish, Latin, robots, electricity, batteries, solar power, climate change, recycling, gardening, "
+    "sushi, pizza, chocolate, wine, cheese, movies, theatre, dance, fashion, philosophy, ethics, happiness, "
+    "friendship, war, peace "
+)

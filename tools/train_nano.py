@@ -1,6 +1,7 @@
 """Trains the embedded model from scratch: seeded, resumable, on CPU or CUDA.
 
     python tools/train_nano.py --run runs/nano --steps 8000
+    python tools/train_nano.py --run runs/more --start dgemma_cli/nano      goes on from exported weights
 
 Writes to the run's folder: log.jsonl (a line every few steps), last.pt (to resume from: call it again with the same
 arguments; --steps may change, the cosine schedule then follows the new number). ``tools/nano_export.py`` makes the
@@ -35,6 +36,7 @@ import dgemma_cli.model.rotary as rotary
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.stack import Layer
+from dgemma_cli.weights.loader import load_model
 
 
 def fresh(vocabulary: int, seed: int) -> Model:
@@ -46,6 +48,13 @@ def fresh(vocabulary: int, seed: int) -> Model:
         for layer, shape in zip(model.stack.layers, model.config.layers, strict=True):
             for head_norm in (cast(Layer, layer).self_attn.q_norm, cast(Layer, layer).self_attn.k_norm):
                 head_norm.weight.fill_(shape.head_dim**-0.25)
+    return model
+
+
+def exported(folder: Path) -> Model:
+    """A model with the weights of an exported one, in float32."""
+    model = load_model(folder, "cpu", "float32")
+    model.requires_grad_(True)
     return model
 
 
@@ -109,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/nano"))
     parser.add_argument("--tokenizer", type=Path, default=Path("dgemma_cli/nano"))
+    parser.add_argument("--start", type=Path, help="a folder with exported weights to begin with")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=6e-3)
@@ -128,7 +138,8 @@ def main() -> None:
     last = arguments.run / "last.pt"
 
     tokens = Tokens(arguments.tokenizer)
-    model = fresh(tokens.size, arguments.seed).to(arguments.device)
+    model = exported(arguments.start) if arguments.start else fresh(tokens.size, arguments.seed)
+    model.to(arguments.device)
     use_dense_experts(model)
     if arguments.fused:
         fuse_small_operations()
