@@ -17,12 +17,17 @@ _SMALL = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """device: "cpu", "cuda" or "cuda:N"; dtype: "float32" or "bfloat16". why_device, why_dtype: in words."""
+    """device: "cpu", "cuda" or "cuda:N"; dtype: "float32" or "bfloat16". why_device, why_dtype: in words.
+
+    fit: what was changed so that the model fits; rounding: the relative errors of what was packed anew for it.
+    """
 
     device: str
     dtype: str
     why_device: str
     why_dtype: str
+    fit: str = "as stored"
+    rounding: str = ""
 
 
 def choose(device: str, dtype: str, folder: Path) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.memory import Footprint, Kind, Needs
@@ -28,16 +28,23 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 
 def parse_fit(text: str) -> Fit:
-    """ "auto", "off", or a size: "16GB", "15.5 GiB". Raises UsageError for anything else."""
+    """ "auto", "off", or a size: "16GB", "15.5 GiB", "900B". Raises UsageError for anything else."""
     word = text.strip().lower()
     if word == "auto":
         return "auto"
     if word == "off":
         return "off"
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]i?)b?", word)
-    if found is None or float(found[1]) == 0:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]i?)b?|(\d{1,15})b", word)
+    if found is not None and int(found[3] or 0):
+        return int(found[3])
+    if found is None or float(found[1] or 0) == 0:
         raise UsageError(f"--fit takes auto, off or a size, not {text!r:.40}.", "For a card of 16 GB: --fit 16GB")
     return round(float(found[1]) * _UNITS[found[2]])
+
+
+def written(fit: Fit) -> str:
+    """What ``parse_fit`` reads as ``fit``."""
+    return fit if isinstance(fit, str) else f"{fit}B"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,10 @@ class FitPlan:
         """In words: "attention, mlp nvfp4; embedding int8"; "as stored" if nothing is changed."""
         moved = f"experts of the last {self.offloaded} layers in the host's memory" if self.offloaded else ""
         return "; ".join(filter(None, (self.packed, moved))) or "as stored"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"text": str(self), "offloaded_layers": self.offloaded, "needs": self.needs.as_dict()}
 
     @property
     def as_stored(self) -> bool:

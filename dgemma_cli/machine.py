@@ -64,11 +64,11 @@ class Machine:
     remedy: str = ""
 
 
-def look() -> Machine:
-    """Look at this machine. Raises nothing: what cannot be told is a reason in ``no_gpu``."""
+def look(gpus_too: bool = True) -> Machine:
+    """Look at this machine, or at its host alone. Raises nothing: what cannot be told is a reason in ``no_gpu``."""
     total, free = host_memory()
     version, cuda = torch_build()
-    gpus, no_gpu, remedy = _gpus(cuda, total, free)
+    gpus, no_gpu, remedy = _gpus(cuda, total, free) if gpus_too else _none("GPUs were not asked for.", "")
     return Machine(gpus, len(os.sched_getaffinity(0)), total, free, version, cuda, no_gpu, remedy)
 
 

@@ -38,8 +38,8 @@ class Conversation(Protocol):
 
 
 class Writer(Protocol):
-    """A model ready to write. device, dtype: where and in what numbers it computes; place: in which process, in words.
-    room: tokens a prompt may have. tells_steps: the canvas can be watched.
+    """A model ready to write. device, dtype: where and in what numbers it computes; fit: what was changed so that it
+    fits; place: in which process, in words. room: tokens a prompt may have. tells_steps: the canvas can be watched.
     """
 
     @property
@@ -50,6 +50,8 @@ class Writer(Protocol):
     def dtype(self) -> str: ...
     @property
     def place(self) -> str: ...
+    @property
+    def fit(self) -> str: ...
     @property
     def room(self) -> int: ...
     @property
@@ -105,6 +107,7 @@ class InProcess:
         self.name = session.name
         self.device: str = session.choice.device
         self.dtype: str = session.choice.dtype
+        self.fit: str = session.choice.fit
 
     @property
     def room(self) -> int:
@@ -127,6 +130,8 @@ class InProcess:
             f"device  {choice.device} ({choice.why_device})",
             f"dtype   {choice.dtype} ({choice.why_dtype})",
         ]
+        if choice.fit != "as stored":
+            lines.append(f"fit     {choice.fit}" + (f" (errors: {choice.rounding})" if choice.rounding else ""))
         if session.model.skipped:
             lines.append(f"skipped {session.model.skipped} vision tensors: dgemma reads text only")
         return lines

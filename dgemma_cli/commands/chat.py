@@ -30,6 +30,7 @@ from dgemma_cli.commands.options import (
     DeviceOption,
     DtypeOption,
     EndpointOption,
+    FitOption,
     KeepOption,
     LiveOption,
     MaxTokensOption,
@@ -46,6 +47,7 @@ from dgemma_cli.commands.options import (
 from dgemma_cli.commands.where import where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
+from dgemma_cli.fit import parse_fit
 from dgemma_cli.terminal.environment import Environment
 
 
@@ -72,6 +74,7 @@ def chat(
     server: ServerOption = True,
     keep: KeepOption = None,
     endpoint: EndpointOption = None,
+    fit: FitOption = "auto",
     continue_: Annotated[bool, typer.Option("--continue", help="Go on with the last conversation.")] = False,
     resume: Annotated[
         str | None,
@@ -121,6 +124,7 @@ def chat(
             device=device,
             dtype=dtype.value,
             where=where(context, server, keep, endpoint),
+            fit=parse_fit(fit),
             system=system,
             settings=Settings(
                 options=Options(

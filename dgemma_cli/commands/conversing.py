@@ -21,6 +21,7 @@ from dgemma_cli.chat.transcript import plain
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, Progress, at, find
+from dgemma_cli.fit import Fit
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.line_editor import LineEditor, file_history, no_history
 from dgemma_cli.terminal.live import LiveView
@@ -41,6 +42,7 @@ class Opening:
     device: str
     dtype: str
     where: Where
+    fit: Fit
     system: str | None
     settings: Settings
     live: bool
@@ -116,7 +118,7 @@ def _load(opening: Opening, environment: Environment, name: str) -> Writer:
     """Load a model, telling how far that is."""
     if opening.where.endpoint is not None:
         return at(opening.where.endpoint, name, environment)
-    choice = Choice(name, opening.device, opening.dtype, opening.where.warm, opening.where.keep)
+    choice = Choice(name, opening.device, opening.dtype, opening.fit, opening.where.warm, opening.where.keep)
 
     def find_with(progress: Progress | None) -> Writer:
         return find(choice, environment, progress, partial(environment.say, dim=True), lambda _: None)

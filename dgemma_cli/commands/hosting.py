@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dgemma_cli import __version__
 from dgemma_cli.commands import loading
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.errors import DgemmaError, UsageError
+from dgemma_cli.fit import Fit, written
 from dgemma_cli.server import places
 from dgemma_cli.server.background import Report
 from dgemma_cli.server.host import Host, Limits
@@ -43,6 +46,7 @@ class Serving:
     model: str
     device: str
     dtype: str
+    fit: Fit
     reach: Reach
     keep: float | None
     parallel: int
@@ -66,7 +70,7 @@ def hold(serving: Serving, environment: Environment) -> None:
             paths = _paths(serving, environment)
             if serving.report_to is None:
                 fetch_missing(serving.model, environment, serving.fetch, quiet=False)
-            host = _load(serving, report)
+            host = _load(serving, report, partial(environment.say, dim=True))
             sockets = [] if tcp is None else [tcp]
             for path in paths:
                 sockets.append(stack.enter_context(places.listen(path)))
@@ -129,8 +133,8 @@ def _names(reach: Reach) -> set[str] | None:
     return {"localhost", "127.0.0.1", "[::1]", f"[{reach.host}]" if ":" in reach.host else reach.host.lower()}
 
 
-def _load(serving: Serving, report: Report) -> Host:
-    session = loading.load_session(serving.model, serving.device, serving.dtype, report.progress)
+def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host:
+    session = loading.load_session(serving.model, serving.device, serving.dtype, report.progress, serving.fit, tell)
 
     auto_device, auto_dtype = session.is_auto()
     identity = Identity(
@@ -141,6 +145,8 @@ def _load(serving: Serving, report: Report) -> Host:
         dtype=session.choice.dtype,
         auto_device=auto_device,
         auto_dtype=auto_dtype,
+        fit=written(serving.fit),
+        fitted=session.choice.fit,
         room=session.room,
         context=session.context,
         pid=os.getpid(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_cli.commands.units import size
 from dgemma_cli.prompting.prompter import Message, Prompter
 from dgemma_cli.terminal.narrator import Language
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dgemma_cli.engine.options import Options
     from dgemma_cli.engine.session import Session as Conversation
     from dgemma_cli.engine.shelf import Shelf
+    from dgemma_cli.fit import Fit
     from dgemma_cli.model.model import Model
 
 
@@ -103,19 +105,43 @@ class Session:
         )
 
 
-def load_session(name: str, device: str, dtype: str, progress: Callable[[int, int], None] | None) -> Session:
-    """Find and load a model. progress: bytes loaded and bytes in all.
+def load_session(
+    name: str,
+    device: str,
+    dtype: str,
+    progress: Callable[[int, int], None] | None,
+    fit: Fit = "auto",
+    tell: Callable[[str], None] | None = None,
+) -> Session:
+    """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit; if it is changed
+    for that, ``tell`` is told so in a line, beforehand.
 
     Raises ModelUnavailable, CheckpointError, NoDevice, OutOfMemory.
     """
     from dgemma_cli.catalog.resolve import resolve
+    from dgemma_cli.commands.fitting import judge_before_loading
+    from dgemma_cli.weights.checkpoint import read_checkpoint
 
     location = resolve(name)
     prompter = Prompter.load(location.folder)
+    checkpoint = read_checkpoint(location.folder)
+    report = judge_before_loading(location.name, checkpoint, device, dtype, fit)
+    plan = report.plan if report is not None else None
+    if plan is not None and not plan.as_stored and tell is not None:
+        tell(f"to fit into {size(report.room if report else 0)}: {plan}")
 
     from dgemma_cli.device import choose  # torch, a second or two: after what can be told without it
     from dgemma_cli.weights.loader import load_model
+    from dgemma_cli.weights.repack import Losses
 
     choice = choose(device, dtype, location.folder)
-    model = load_model(location.folder, choice.device, choice.dtype, progress)
+    if device == "auto" and report is not None and report.device not in (choice.device, "cuda:0"):
+        choice = replace(choice, device=report.device, why_device="auto: the GPU with the most free memory")
+    if plan is None:
+        model = load_model(checkpoint, choice.device, choice.dtype, progress)
+        return Session(location.name, location.folder, choice, prompter, model)
+    losses = Losses()
+    model = load_model(checkpoint, choice.device, choice.dtype, progress, plan.recipe, losses, plan.offloaded)
+    rounding = ", ".join(f"{part} {loss.relative:.1%}" for part, loss in losses.parts().items())
+    choice = replace(choice, fit=str(plan), rounding=rounding)
     return Session(location.name, location.folder, choice, prompter, model)

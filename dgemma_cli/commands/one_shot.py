@@ -14,6 +14,7 @@ from dgemma_cli.commands.demonstration import introduce
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options
+from dgemma_cli.fit import Fit
 from dgemma_cli.prompting.prompter import Message
 from dgemma_cli.terminal.entries import Start
 from dgemma_cli.terminal.environment import Environment
@@ -39,6 +40,7 @@ class Request:
     dtype: str
     where: Where
     writer: Writer | None
+    fit: Fit
     thinking: bool
     options: Options
     format: Literal["text", "json", "jsonl"]
@@ -77,7 +79,7 @@ def perform(request: Request, environment: Environment) -> None:
             _tell(lines, environment, view)
 
         writer = request.writer or find(
-            Choice(request.model, request.device, request.dtype, request.where.warm, request.where.keep),
+            Choice(request.model, request.device, request.dtype, request.fit, request.where.warm, request.where.keep),
             environment,
             _progress(request, view),
             warn=lambda text: None if request.quiet else say(text),
@@ -86,7 +88,9 @@ def perform(request: Request, environment: Environment) -> None:
         if request.verbose:
             say(*writer.described())
         entries = writer.write(messages, request.thinking, request.options, request.slow)
-        start = Start(writer.name, writer.device, writer.dtype, request.prompt, request.system, request.slow)
+        start = Start(
+            writer.name, writer.device, writer.dtype, request.prompt, request.system, request.slow, writer.fit
+        )
         for entry in chain([start], entries):
             for sink in sinks:
                 sink.show(entry)

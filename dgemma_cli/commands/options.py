@@ -63,6 +63,15 @@ DtypeOption: TypeAlias = Annotated[
         "--dtype", envvar="DGEMMA_DTYPE", help="Number format; auto is bfloat16, for small models on a CPU float32."
     ),
 ]
+FitOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--fit",
+        envvar="DGEMMA_FIT",
+        metavar="auto|off|SIZE",
+        help="A model that is too large: packed into fewer bits, then with experts in the host's memory; 16GB caps it.",
+    ),
+]
 LiveOption: TypeAlias = Annotated[
     bool | None,
     typer.Option(

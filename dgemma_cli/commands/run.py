@@ -33,6 +33,7 @@ from dgemma_cli.commands.options import (
     DeviceOption,
     DtypeOption,
     EndpointOption,
+    FitOption,
     KeepOption,
     LiveOption,
     MaxTokensOption,
@@ -50,6 +51,7 @@ from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.commands.where import remote, where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
+from dgemma_cli.fit import parse_fit
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.palette import ColorBy
 
@@ -85,6 +87,7 @@ def run(
     server: ServerOption = True,
     keep: KeepOption = None,
     endpoint: EndpointOption = None,
+    fit: FitOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text and figures.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a JSON line.")] = False,
     output: Annotated[
@@ -147,6 +150,7 @@ def run(
     writer = None if chatting else remote(place, model, environment, steps_wanted)
     if writer is not None and not writer.tells_steps:
         live = False
+    wanted_fit = parse_fit(fit)
     wants_live = _live(live, environment, quiet, json_lines=jsonl and output is None)
     color = environment.color(no_color)
     if not (wants_live and color) and not given(context, "color_by"):
@@ -199,6 +203,7 @@ def run(
             server=server,
             keep=keep,
             endpoint=endpoint,
+            fit=fit,
             live=live,
             show_thinking=show_thinking,
             stats=stats,
@@ -235,6 +240,7 @@ def run(
             dtype=dtype.value,
             where=place,
             writer=writer,
+            fit=wanted_fit,
             thinking=think,
             options=options,
             format="json" if json else "jsonl" if jsonl else "text",

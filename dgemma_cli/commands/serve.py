@@ -12,9 +12,10 @@ import typer
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.dtype import Dtype
-from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, ModelOption, YesOption
+from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption, YesOption
 from dgemma_cli.commands.units import seconds
 from dgemma_cli.errors import UsageError
+from dgemma_cli.fit import parse_fit
 from dgemma_cli.terminal.environment import Environment
 
 PORT = 8256
@@ -68,6 +69,7 @@ def serve(
     ] = 2.0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
+    fit: FitOption = "auto",
     yes: YesOption = False,
     report_to: Annotated[int | None, typer.Option("--report-to", hidden=True)] = None,
     debug: DebugOption = False,
@@ -92,6 +94,7 @@ def serve(
             model=model or DEFAULT,
             device=device,
             dtype=dtype.value,
+            fit=parse_fit(fit),
             reach=Reach(host, port, socket, _key(key_file, environment), origins or []),
             keep=idle,
             parallel=parallel,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dgemma_cli import memory
 from dgemma_cli.catalog.names import Reference, short_name
-from dgemma_cli.commands.check import CONTEXT, Subject, judge
+from dgemma_cli.commands.judging import CONTEXT, Subject, judge
 from dgemma_cli.machine import Machine, look
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 
@@ -18,35 +17,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """needs: bytes with ``context`` tokens; problem: why it does not fit, "" if it does; device: where it would run."""
+    """needs: bytes with ``context`` tokens; problem: why it does not fit, "" if it does; device: where it would run;
+    way: how it is made to fit, "" if it fits as it is stored.
+    """
 
     needs: int
     context: int
     device: str
     problem: str
+    way: str = ""
 
     def text(self) -> str:
         """In a sentence."""
-        return self.problem or f"It fits on {self.device}."
+        return self.problem or f"It fits on {self.device}{f', by --fit auto: {self.way}' if self.way else ''}."
 
 
 def verdict(plan: Plan, machine: Machine | None = None) -> Verdict:
     """Hold the model of a pull against this machine (``machine`` in tests)."""
-    footprint = memory.of_scheme(plan.config, plan.scheme)
     context = min(CONTEXT, plan.config.max_context)
-    subject = Subject(plan.reference.name, footprint)  # of the disk the pull speaks for itself
+    subject = Subject.elsewhere(plan.reference.name, plan.config, plan.scheme)  # of the disk the pull speaks for itself
     report = judge(subject, machine or look(), context)
     problem = report.problem.message if report.problem is not None else ""
-    return Verdict(footprint.needs(context, report.kind).total, context, report.device, problem)
+    needs = report.plan.needs if report.plan is not None else subject.footprint.needs(context, report.kind)
+    way = "" if report.plan is None or report.plan.as_stored else str(report.plan)
+    return Verdict(needs.total, context, report.device, problem, way)
 
 
 def best(references: Sequence[Reference], machine: Machine | None = None) -> Reference:
-    """The first of several checkpoints that fits this machine's GPU; the first of all where none does."""
+    """The first of several checkpoints that fits this machine's GPU as it is stored; where none does, the first."""
     if len(references) == 1:
         return references[0]
+    machine = machine or look()
     for reference in references:
         published = CHECKPOINTS[short_name(reference.repository)]
-        subject = Subject(reference.name, memory.of_scheme(NETWORK, published.scheme))
-        if judge(subject, machine or look(), CONTEXT).problem is None:
+        subject = Subject.elsewhere(reference.name, NETWORK, published.scheme)
+        if judge(subject, machine, CONTEXT, "off").problem is None:
             return reference
     return references[0]

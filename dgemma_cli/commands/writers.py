@@ -10,6 +10,7 @@ from dgemma_cli.catalog.resolve import resolve
 from dgemma_cli.commands import loading
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import DgemmaError
+from dgemma_cli.fit import Fit, written
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.server import places
 from dgemma_cli.server.background import start
@@ -30,6 +31,7 @@ class Choice:
     model: str
     device: str
     dtype: str
+    fit: Fit
     warm: bool
     keep: str | None
 
@@ -48,7 +50,7 @@ def find(
     """
 
     def load() -> Writer:
-        return InProcess(loading.load_session(choice.model, choice.device, choice.dtype, progress))
+        return InProcess(loading.load_session(choice.model, choice.device, choice.dtype, progress, choice.fit, warn))
 
     if not choice.warm:
         return load()
@@ -58,7 +60,7 @@ def find(
 
     from dgemma_cli.server.finding import ask, matching
 
-    wanted = Wanted(resolve(choice.model).folder, choice.device, choice.dtype)
+    wanted = Wanted(resolve(choice.model).folder, choice.device, choice.dtype, choice.fit)
     found, reasons = matching(wanted, environment.variables)
     if found is None and choice.keep:
         with places.lock(places.own_folder(folder) / "start.lock"):
@@ -73,11 +75,22 @@ def find(
         for reason in reasons:
             explain(reason)
         return writer
+    if found.identity.fitted != "as stored":
+        warn(f"the server's model was made to fit: {found.identity.fitted}")
     return _Warm(found.served(), load, warn)
 
 
 def _start(choice: Choice, folder: Path, progress: Progress | None) -> Path:
-    arguments = ["--model", choice.model, "--device", choice.device, "--dtype", choice.dtype]
+    arguments = [
+        "--model",
+        choice.model,
+        "--device",
+        choice.device,
+        "--dtype",
+        choice.dtype,
+        "--fit",
+        written(choice.fit),
+    ]
     return start([*arguments, "--keep", str(choice.keep)], folder / "server.log", progress)
 
 
@@ -110,6 +123,10 @@ class _Warm:
     @property
     def dtype(self) -> str:
         return self._now.dtype
+
+    @property
+    def fit(self) -> str:
+        return self._now.fit
 
     @property
     def room(self) -> int:

@@ -78,7 +78,8 @@ class _Api:
         self._host = host
         self._requests = requests
         self._stop = stop
-        self._start = Start(host.identity.name, host.identity.device, host.identity.dtype, "", None)
+        identity = host.identity
+        self._start = Start(identity.name, identity.device, identity.dtype, "", None, fit=identity.fitted)
         self._created = int(time.time())
 
     async def chat(self, request: Request) -> Response:
@@ -175,6 +176,7 @@ class _Api:
                 "version": identity.version,
                 "device": identity.device,
                 "dtype": identity.dtype,
+                "fit": identity.fitted,
                 "room": min(identity.room, self._host.limits.prompt),
             },
         }

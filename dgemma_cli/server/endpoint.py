@@ -41,7 +41,8 @@ def connect(url: str, key: str | None, model: str | None) -> Writer:
     own = models[model].get("dgemma")
     if isinstance(own, dict) and isinstance(own.get("room"), int):
         device, dtype = str(own.get("device", UNKNOWN)), str(own.get("dtype", UNKNOWN))
-        return Served(wire, model, visible(device), visible(dtype), own["room"], url)
+        fit = str(own.get("fit", UNKNOWN))
+        return Served(wire, model, visible(device), visible(dtype), visible(fit), own["room"], url)
     length = models[model].get("max_model_len")
     return Endpoint(wire, model, length if isinstance(length, int) else None)
 
@@ -63,6 +64,7 @@ class Endpoint:
     tells_steps = False
     device = UNKNOWN
     dtype = UNKNOWN
+    fit = UNKNOWN
 
     def __init__(self, wire: Wire, name: str, length: int | None) -> None:
         self.name = name

@@ -28,7 +28,9 @@ class Found:
         """The model in it."""
         identity = self.identity
         place = f"the server with pid {identity.pid} (--no-server would load it here)"
-        return Served(wire(self.socket), identity.name, identity.device, identity.dtype, identity.room, place)
+        return Served(
+            wire(self.socket), identity.name, identity.device, identity.dtype, identity.fitted, identity.room, place
+        )
 
 
 def wire(socket: Path) -> Wire:

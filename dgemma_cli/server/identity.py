@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dgemma_cli import __version__
+from dgemma_cli.fit import Fit, written
 
 # Variables that may change what is computed.
 _DECISIVE = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "DGEMMA_KERNELS")
@@ -21,7 +22,7 @@ class Identity:
     """A server's model, and the program that runs it.
 
     folder: of the model; fingerprint: of its files when they were loaded. auto_device, auto_dtype: this is what "auto"
-    means here. room: tokens a prompt may have; context: with the reply. settings: the decisive variables.
+    means here. fit: the --fit it was asked for; fitted: what was changed for that. room: tokens a prompt may have; context: with the reply. settings: the decisive variables.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Identity:
     dtype: str
     auto_device: bool
     auto_dtype: bool
+    fit: str
+    fitted: str
     room: int
     context: int
     pid: int
@@ -60,6 +63,7 @@ class Wanted:
     folder: Path
     device: str
     dtype: str
+    fit: Fit
 
     def mismatch(self, found: Identity, variables: Mapping[str, str]) -> str | None:
         """Why the server ``found`` would not do just what this process would; None if it would."""
@@ -75,6 +79,8 @@ class Wanted:
             return f"it computes on {found.device}"
         if not (found.auto_dtype if self.dtype == "auto" else self.dtype == found.dtype):
             return f"it computes in {found.dtype}"
+        if written(self.fit) != found.fit:
+            return f"it was loaded with --fit {found.fit}"
         for name, value in decisive(variables).items():
             if found.settings.get(name, "") != value:
                 return f"{name} is another there"

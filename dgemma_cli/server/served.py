@@ -18,14 +18,15 @@ from dgemma_cli.writing import Conversation
 
 
 class Served:
-    """A model in a server. name, device, dtype, room: as the server tells; place: where that is, in words."""
+    """A model in a server. name, device, dtype, fit, room: as the server tells; place: where that is, in words."""
 
     tells_steps = True
 
-    def __init__(self, wire: Wire, name: str, device: str, dtype: str, room: int, place: str) -> None:
+    def __init__(self, wire: Wire, name: str, device: str, dtype: str, fit: str, room: int, place: str) -> None:
         self.name = name
         self.device = device
         self.dtype = dtype
+        self.fit = fit
         self.room = room
         self.place = place
         self._wire = wire
@@ -43,7 +44,8 @@ class Served:
         return _Conversation(self)
 
     def described(self) -> list[str]:
-        return [f"model   {self.name}", f"device  {self.device}", f"dtype   {self.dtype}", f"place   {self.place}"]
+        told = {"model": self.name, "device": self.device, "dtype": self.dtype, "fit": self.fit, "place": self.place}
+        return [f"{name:<7} {value}" for name, value in told.items()]
 
     def _entries(
         self, messages: Sequence[Message], thinking: bool, options: Options, pause: float, conversation: str | None

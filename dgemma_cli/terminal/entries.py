@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The run that follows. prompt and system are the user's words. slow: seconds each step is held for."""
+    """The run that follows. prompt and system are the user's words. slow: seconds each step is held for; fit: what was
+    changed so that the model fits.
+    """
 
     model: str
     device: str
@@ -19,6 +21,7 @@ class Start:
     prompt: str
     system: str | None
     slow: float = 0.0
+    fit: str = "as stored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def result(start: Start, finish: Finish) -> str:
     """The object of ``--json``, one line without its newline."""
     values = asdict(finish)
     found = {"schema": SCHEMA, **{key: values[key] for key in _RESULT}}
-    found |= {"model": start.model, "device": start.device, "dtype": start.dtype}
+    found |= {"model": start.model, "device": start.device, "dtype": start.dtype, "fit": start.fit}
     return _dump(found)
 
 
@@ -109,6 +109,8 @@ def read_entry(found: dict[str, Any]) -> tuple[float, Entry]:
 def _entry(found: dict[str, Any]) -> tuple[float, Entry]:
     kind = _TYPES[found.pop("event")]
     time = float(found.pop("time"))
+    if kind is Start:
+        found.setdefault("fit", "as stored")
     if kind is Step:
         found.setdefault("thought", "0" * len(found["draft"]))
         for key in _FLAGS:

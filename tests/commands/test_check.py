@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,22 +51,26 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, host: float = 64) -> No
     monkeypatch.setattr(command, "_free", lambda folder: 100 * GB)
 
 
-@pytest.mark.parametrize(
-    ("gigabytes", "code", "others"),
-    [
-        (8, 5, []),
-        (12, 5, []),
-        (16, 5, []),
-        (20, 5, ["diffusiongemma:nvfp4-redhat", "diffusiongemma:int4"]),
-        (24, 0, ["diffusiongemma:nvfp4-redhat", "diffusiongemma:int4"]),
-        (80, 0, [f"diffusiongemma:{form}" for form in ("nvfp4-redhat", "int4", "fp8", "bf16")]),
-    ],
-)
-def test_cards(dgemma: Run, monkeypatch: pytest.MonkeyPatch, gigabytes: int, code: int, others: list[str]) -> None:
+CARDS = {
+    8: [],
+    12: [],
+    16: [],
+    19: ["diffusiongemma:int4"],
+    20: ["diffusiongemma:nvfp4-redhat", "diffusiongemma:int4"],
+    24: ["diffusiongemma:nvfp4-redhat", "diffusiongemma:int4"],
+    80: [f"diffusiongemma:{form}" for form in ("nvfp4-redhat", "int4", "fp8", "bf16")],
+}
+
+
+@pytest.mark.parametrize(("gigabytes", "others"), CARDS.items())
+def test_cards(dgemma: Run, monkeypatch: pytest.MonkeyPatch, gigabytes: int, others: list[str]) -> None:
+    """As it is stored."""
+    code = 0 if gigabytes >= 20 else 5
     pretend(monkeypatch, gpu(gigabytes))
-    found, out, err = dgemma("--json")
+    found, out, err = dgemma("--json", "--fit", "off")
     report = json.loads(out)
     assert (found, report["exit_code"], report["fits"]) == (code, code, code == 0)
+    assert (report["plan"] is None) == (code == 5)
     assert report["others_that_fit"] == others
     assert report["device"] == ("cuda:0" if code == 0 else None)
     needs = report["needs"]["diffusiongemma:nvfp4"]
@@ -79,6 +84,83 @@ def test_cards(dgemma: Run, monkeypatch: pytest.MonkeyPatch, gigabytes: int, cod
         assert "-m nano" in err
     else:
         assert err == ""
+
+
+PACKED = "attention, mlp {}; self-conditioning, embedding int8"
+IN_HOST = "experts of the last {} layers in the host's memory"
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "words"),
+    [
+        (8, [PACKED.format("nvfp4"), IN_HOST.format(23)]),
+        (12, [PACKED.format("nvfp4"), IN_HOST.format(14)]),
+        (16, [PACKED.format("nvfp4"), IN_HOST.format(5)]),
+        (17.17, [PACKED.format("nvfp4")]),  # 16 GiB, as most cards of "16 GB" have
+        (19, ["attention, mlp, self-conditioning, embedding int8"]),
+        (20, ["as stored"]),
+        (24, ["as stored"]),
+        (80, ["as stored"]),
+    ],
+)
+def test_plans(dgemma: Run, monkeypatch: pytest.MonkeyPatch, gigabytes: float, words: list[str]) -> None:
+    """What --fit auto does, on every card: the least that is enough."""
+    pretend(monkeypatch, gpu(gigabytes))
+    code, out, err = dgemma("--json")
+    report = json.loads(out)
+    assert (code, err, report["device"]) == (0, "", "cuda:0")
+    plan = report["plan"]
+    assert plan["text"] == "; ".join(words)
+    parts = ("weights", "cache", "working", "process")
+    assert plan["needs"]["total"] == sum(plan["needs"][part] for part in parts) <= report["free"]
+    if plan["offloaded_layers"]:
+        a_layer = plan["needs"]["host"] // plan["offloaded_layers"]
+        assert plan["needs"]["total"] + a_layer > report["free"]  # with one layer less it would not fit
+    text = dgemma()[1]
+    if words != ["as stored"]:
+        row = next(line for line in text.splitlines() if "with --fit auto" in line)
+        assert f"{plan['needs']['total'] / GB:.1f} GB" in row
+        assert f"by --fit auto ({plan['text']})" in text
+
+
+def test_a_host_without_room_for_experts(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, gpu(12), host=6)
+    code, _, err = dgemma()
+    assert code == 5
+    assert "weights 17.7 GB, KV cache " in err
+    assert ", working memory " in err
+    assert "CUDA context 500.0 MB" in err
+    assert "200.0 MB are held by Xorg (7)" in err
+    pretend(monkeypatch, replace(gpu(12), unified=True))
+    assert dgemma()[0] == 5  # there the host's memory is the same
+
+
+@pytest.mark.parametrize(
+    ("cap", "code", "offloaded"), [("24GB", 0, 0), ("16GB", 0, 4), ("16 GiB", 0, 0), ("2GB", 5, 0)]
+)
+def test_a_cap_by_hand(dgemma: Run, monkeypatch: pytest.MonkeyPatch, cap: str, code: int, offloaded: int) -> None:
+    pretend(monkeypatch, gpu(80))
+    found, out, err = dgemma("--json", "--fit", cap)
+    report = json.loads(out)
+    assert (found, report["exit_code"]) == (code, code)
+    if code == 0:
+        assert report["plan"]["offloaded_layers"] == offloaded
+        assert report["plan"]["needs"]["total"] <= report["free"] <= 24 * GB
+    else:
+        assert "79.5 GB are free on cuda:0, 2.0 GB of them allowed by --fit" in err
+
+
+@pytest.mark.parametrize("fit", ["", "much", "0GB", "-3GB", "16", "16XB", "1e9GB"])
+def test_no_such_fit(dgemma: Run, monkeypatch: pytest.MonkeyPatch, fit: str) -> None:
+    pretend(monkeypatch, gpu(24))
+    code, out, err = dgemma(f"--fit={fit}")
+    assert (code, out) == (2, "")
+    assert "--fit takes auto, off or a size" in err
+
+
+def test_off_says_what_auto_would_do(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, gpu(19))
+    assert "It fits with --fit auto: attention, mlp" in dgemma("--fit", "off")[2]
 
 
 def test_table_for_people(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,10 +185,12 @@ def test_the_roomiest_card_is_taken(dgemma: Run, monkeypatch: pytest.MonkeyPatch
 def test_context_counts(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, gpu(24))
     longest = json.loads(dgemma("--json")[1])["longest_context"]
-    assert dgemma("--context", str(longest))[0] == 0
-    code, _, err = dgemma("--context", str(longest + 1024))
+    assert dgemma("--context", str(longest), "--fit", "off")[0] == 0
+    code, _, err = dgemma("--context", str(longest + 1024), "--fit", "off")
     assert code == 5
-    assert f"--context {longest}" in err
+    assert "--context 4096" in err
+    packed = json.loads(dgemma("--context", str(longest + 1024), "--json")[1])["plan"]
+    assert "int8" in packed["text"]
 
 
 @pytest.mark.parametrize("context", ["0", "-1", "262145"])
@@ -145,7 +229,7 @@ def test_a_small_model_needs_no_gpu(dgemma: Run, monkeypatch: pytest.MonkeyPatch
     pretend(monkeypatch)
     code, out, err = dgemma(str(folder), "--context", "100", "--json")
     report = json.loads(out)
-    assert (code, err, report["device"], report["download"]) == (0, "", "cpu", 0)
+    assert (code, err, report["device"], report["download"], report["plan"]["text"]) == (0, "", "cpu", 0, "as stored")
     assert report["needs"][str(folder)]["weights"] < 10**6
     without = json.loads(dgemma(str(folder), "--json")[1])
     assert (

@@ -114,7 +114,11 @@ class ScriptedSession:
     folder: Path = Path("models/scripted")
     choice: Any = field(
         default_factory=lambda: SimpleNamespace(
-            device="cpu", dtype="float32", why_device="as asked", why_dtype="auto: a small model on the CPU"
+            device="cpu",
+            dtype="float32",
+            why_device="as asked",
+            why_dtype="auto: a small model on the CPU",
+            fit="as stored",
         )
     )
     model: Any = field(default_factory=lambda: SimpleNamespace(skipped=0))

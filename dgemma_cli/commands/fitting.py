@@ -1,0 +1,30 @@
+"""The judgement of ``dgemma check``, before a model is loaded."""
+
+from __future__ import annotations
+
+from dgemma_cli.commands.judging import CONTEXT, Report, Subject, judge
+from dgemma_cli.fit import Fit
+from dgemma_cli.machine import look
+from dgemma_cli.weights.checkpoint import Checkpoint
+
+# Bytes of weights that are loaded without a question: less than Python and torch take.
+_TRIVIAL = 250_000_000
+
+
+def judge_before_loading(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit) -> Report | None:
+    """How the model is to be loaded on ``device`` ("auto" may be) in ``dtype``; None: as it is, and nothing was asked.
+
+    Raises OutOfMemory or NoDevice, with what would help, if it does not fit. A device that is not there is left to
+    whoever opens it.
+    """
+    stored = sum(each.size for each in checkpoint.stored.values())
+    if isinstance(fit, str) and stored < _TRIVIAL:
+        return None
+    machine = look(gpus_too=device != "cpu")
+    if device not in ("auto", "cpu") and not machine.gpus:
+        return None
+    subject = Subject.here(name, checkpoint, "float32" if dtype == "float32" else "bfloat16")
+    report = judge(subject, machine, min(CONTEXT, checkpoint.config.max_context), fit, device)
+    if report.problem is not None:
+        raise report.problem
+    return report

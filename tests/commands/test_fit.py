@@ -1,0 +1,191 @@
+"""The judgement before loading, and --fit, as users of ``run`` meet them."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dgemma_cli import memory
+from dgemma_cli.__main__ import main
+from dgemma_cli.commands import fitting
+from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
+from dgemma_cli.fit import parse_fit, plan
+from dgemma_cli.machine import Gpu, Machine
+from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
+from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
+from dgemma_cli.weights.recipe import Recipe, recipe
+
+Run = Callable[..., tuple[int, str, str]]
+NANO = Path(memory.__file__).parent / "nano"
+GB = 10**9
+
+
+@pytest.fixture
+def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(
+            ["run", "-m", "nano", "--device", "cpu", "--seed", "1", *arguments, "What is the capital of France?"]
+        )
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    yield run
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def between(one: Recipe, other: Recipe) -> str:
+    """A cap under which the second recipe is the first that fits."""
+    checkpoint = read_checkpoint(NANO)
+    sizes = [
+        memory.of_checkpoint(checkpoint, "float32", each).needs(checkpoint.config.max_context, "cpu").total
+        for each in (one, other)
+    ]
+    assert sizes[0] > sizes[1] + 2000
+    return f"{(sizes[0] - 1000) / 1e6:.3f}MB"
+
+
+def test_a_cap_packs_the_model_and_says_so(dgemma: Run) -> None:
+    cap = between(Recipe(), recipe(dense="8bit"))
+    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "--json", "-v")
+    assert code == 0
+    found = json.loads(out)
+    assert found["fit"] == "attention, mlp, self-conditioning, embedding int8"
+    assert "Paris" in found["text"]
+    assert f": {found['fit']}\n" in err
+    assert "fit     attention, mlp, self-conditioning, embedding int8 (errors: " in err
+    assert "embedding 0.6%" in err
+
+
+def test_nothing_is_changed_unasked(dgemma: Run) -> None:
+    code, out, err = dgemma("--json")
+    assert (code, json.loads(out)["fit"], err) == (0, "as stored", "")
+
+
+def test_quiet(dgemma: Run) -> None:
+    cap = between(Recipe(), recipe(dense="8bit"))
+    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "-q")
+    assert (code, err) == (0, "")
+    assert "Paris" in out
+
+
+def test_too_small_a_cap(dgemma: Run) -> None:
+    code, out, err = dgemma("--fit", "5MB")
+    assert (code, out) == (5, "")
+    assert "5.0 MB of them allowed by --fit" in err
+    assert "weights " in err
+
+
+def test_a_small_model_asks_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(**_: object) -> Machine:
+        raise AssertionError("the machine was asked")
+
+    monkeypatch.setattr(fitting, "look", look)
+    for device in ("auto", "cpu", "cuda"):
+        assert fitting.judge_before_loading("nano", read_checkpoint(NANO), device, "auto", "auto") is None
+
+
+def large(monkeypatch: pytest.MonkeyPatch, *gigabytes: float, host: float = 64) -> Checkpoint:
+    """A checkpoint that is not trivial by its files, on a machine made up."""
+    monkeypatch.setattr(fitting, "_TRIVIAL", 0)
+    gpus = tuple(
+        Gpu(index, "Fake", 100 * GB, int(free * GB), (8, 9), "580", False, ()) for index, free in enumerate(gigabytes)
+    )
+    why = ("", "") if gpus else ("No NVIDIA driver is loaded.", "Install it.")
+    monkeypatch.setattr(fitting, "look", lambda gpus_too: Machine(gpus, 8, 99 * GB, int(host * GB), "2", "13", *why))
+    return read_checkpoint(NANO)
+
+
+def test_the_judgement_of_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = large(monkeypatch, 0.1, 3)
+    report = fitting.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
+    assert report is not None
+    assert report.plan is not None
+    assert (report.device, report.plan.as_stored) == ("cuda:1", True)
+    with pytest.raises(OutOfMemory, match=r"m needs .* are free on cuda:0"):
+        fitting.judge_before_loading("m", checkpoint, "cuda", "auto", "auto")
+    on_host = fitting.judge_before_loading("m", checkpoint, "cpu", "auto", "auto")
+    assert on_host is not None
+    assert on_host.device == "cpu"
+
+
+def test_a_large_model_is_not_put_on_the_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = large(monkeypatch)
+    monkeypatch.setattr("dgemma_cli.commands.judging._SMALL", 0)
+    with pytest.raises(NoDevice, match="No NVIDIA driver"):
+        fitting.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
+    assert fitting.judge_before_loading("m", checkpoint, "cpu", "auto", "auto") is not None
+    assert fitting.judge_before_loading("m", checkpoint, "cuda", "auto", "auto") is None  # opening it will tell
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", "auto"),
+        ("off", "off"),
+        ("16GB", 16 * GB),
+        ("16 gb", 16 * GB),
+        ("15.5GiB", 16_642_998_272),
+        ("900M", 900_000_000),
+    ],
+)
+def test_sizes(text: str, expected: object) -> None:
+    assert parse_fit(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "on", "16", "GB", "-1GB", "0GB", "1e3GB", "16GBs", "99999999GB"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--fit takes"):
+        parse_fit(text)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_every_rung_takes_less(name: str) -> None:
+    """Over all rooms: a plan exists from some size on, needs no more than there is, and only gets milder."""
+    scheme = CHECKPOINTS[name].scheme
+    offloaded, changed = 99, True
+    for gigabytes in (4, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 28, 60):
+        found = plan(
+            lambda recipe: memory.of_scheme(NETWORK, recipe.over(scheme)),
+            8192,
+            "cuda",
+            gigabytes * GB,
+            99 * GB,
+            "auto",
+        )
+        if found is None:
+            assert gigabytes == 4
+            continue
+        assert found.needs.total <= gigabytes * GB
+        assert found.longest >= 8192
+        assert found.offloaded <= offloaded
+        assert changed or found.as_stored
+        offloaded, changed = found.offloaded, not found.as_stored
+    assert not changed
+
+
+def test_a_cpu_changes_nothing_unasked() -> None:
+    def footprint_of(recipe: Recipe) -> memory.Footprint:
+        return memory.of_scheme(NETWORK, recipe.over(CHECKPOINTS["diffusiongemma:nvfp4"].scheme))
+
+    assert plan(footprint_of, 8192, "cpu", 18 * GB, 0, "auto") is None
+    asked = plan(footprint_of, 8192, "cpu", 18 * GB, 0, 18 * GB)
+    assert asked is not None
+    assert not asked.offloaded
+    assert plan(footprint_of, 8192, "cpu", 5 * GB, 0, 5 * GB) is None  # there is no other memory to put experts
+
+
+def test_imports_no_torch() -> None:
+    code = "import sys, dgemma_cli.commands.fitting, dgemma_cli.fit; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
