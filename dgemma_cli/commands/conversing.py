@@ -121,17 +121,26 @@ def _load(opening: Opening, environment: Environment, name: str) -> Writer:
     choice = Choice(name, opening.device, opening.dtype, opening.fit, opening.where.warm, opening.where.keep)
 
     def find_with(progress: Progress | None) -> Writer:
-        return find(choice, environment, progress, partial(environment.say, dim=True), lambda _: None)
+        return find(choice, environment, progress, warn, lambda _: None)
 
+    def warn(line: str) -> None:
+        say = partial(environment.say, line, dim=True)
+        if view is not None:
+            view.print_above(say)
+        else:
+            say()
+
+    view: LiveView | None = None
     if not opening.live:
         return find_with(None)
     painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
-    view = LiveView(painter, Palette(opening.color, environment.unicode))
-    view.start(f"loading {name}")
+    loading = view = LiveView(painter, Palette(opening.color, environment.unicode))
+    loading.start(f"loading {name}")
     try:
-        return find_with(lambda done, total: view.tell(f"loading {name} {done / max(1, total):.0%}"))
+        return find_with(lambda done, total: loading.tell(f"loading {name} {done / max(1, total):.0%}"))
     finally:
-        view.close()
+        view = None
+        loading.close()
 
 
 def _history(environment: Environment, state: Path, tell: Callable[[str], None]) -> History:

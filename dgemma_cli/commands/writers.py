@@ -81,17 +81,9 @@ def find(
 
 
 def _start(choice: Choice, folder: Path, progress: Progress | None) -> Path:
-    arguments = [
-        "--model",
-        choice.model,
-        "--device",
-        choice.device,
-        "--dtype",
-        choice.dtype,
-        "--fit",
-        written(choice.fit),
-    ]
-    return start([*arguments, "--keep", str(choice.keep)], folder / "server.log", progress)
+    arguments = ["--model", choice.model, "--device", choice.device, "--dtype", choice.dtype]
+    arguments += ["--fit", written(choice.fit), "--keep", str(choice.keep)]
+    return start(arguments, folder / "server.log", progress)
 
 
 def at(url: str, model: str | None, environment: Environment) -> Writer:

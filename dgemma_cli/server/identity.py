@@ -22,7 +22,8 @@ class Identity:
     """A server's model, and the program that runs it.
 
     folder: of the model; fingerprint: of its files when they were loaded. auto_device, auto_dtype: this is what "auto"
-    means here. fit: the --fit it was asked for; fitted: what was changed for that. room: tokens a prompt may have; context: with the reply. settings: the decisive variables.
+    means here. fit: the --fit it was asked for; fitted: what was changed for that. room: tokens a prompt may have;
+    context: with the reply. settings: the decisive variables.
     """
 
     name: str

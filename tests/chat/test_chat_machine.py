@@ -109,6 +109,7 @@ class Loaded:
     class choice:
         device = "cpu"
         dtype = "float32"
+        fit = "as stored"
 
     def __init__(self, model: Watched) -> None:
         self.network = model

@@ -31,7 +31,7 @@ def _setting(name: str, default: str) -> str:
     return os.environ.get(f"SCRIPT_{name}", default)
 
 
-def _load(name: str, device: str, dtype: str, progress: Any) -> ScriptedSession:
+def _load(name: str, device: str, dtype: str, progress: Any, *_: Any) -> ScriptedSession:
     time.sleep(int(_setting("LOAD_MS", "0")) / 1000)
     text = json.loads(_setting("TEXT", '"Hello, world."'))
     ids = spell(text, _setting("THINKING", ""))
