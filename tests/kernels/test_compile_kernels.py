@@ -35,6 +35,16 @@ def test_kernels_fit(tmp_path: Path, target: int) -> None:
         assert ".target sm_" in next((tmp_path / "dump").glob(f"*{row['kernel']}*.ptx")).read_text()
 
 
+@pytest.mark.parametrize(
+    ("target", "words"), [(86, ["attention full split"]), (90, ["attention sliding split", "heads", "norms", "router"])]
+)
+def test_a_step_fits(tmp_path: Path, target: int, words: list[str]) -> None:
+    """The kernels that ask most of a card, on one with little shared memory, and the rest of a step beside them."""
+    done = run_tool(tmp_path, "--target", str(target), "--only", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) >= len(words)
+
+
 def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
     done = run_tool(tmp_path, "--only", "nothing is called so")
     assert done.returncode == 2
