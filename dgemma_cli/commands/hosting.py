@@ -137,6 +137,13 @@ def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host
     session = loading.load_session(serving.model, serving.device, serving.dtype, report.progress, serving.fit, tell)
 
     auto_device, auto_dtype = session.is_auto()
+    limits = Limits(
+        body=serving.max_body,
+        prompt=min(serving.max_prompt or session.room, session.room),
+        output=min(serving.max_output or session.context, session.context),
+        parallel=serving.parallel,
+        queue=serving.queue,
+    )
     identity = Identity(
         name=session.name,
         folder=str(session.folder.resolve()),
@@ -149,17 +156,11 @@ def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host
         fitted=session.choice.fit,
         room=session.room,
         context=session.context,
+        limited=(limits.prompt, limits.output) != (session.room, session.context),
         pid=os.getpid(),
         version=__version__,
         prefix=sys.prefix,
         settings=decisive(os.environ),
-    )
-    limits = Limits(
-        body=serving.max_body,
-        prompt=min(serving.max_prompt or session.room, session.room),
-        output=min(serving.max_output or session.context, session.context),
-        parallel=serving.parallel,
-        queue=serving.queue,
     )
     return Host(
         identity,

@@ -24,6 +24,8 @@ class Identity:
     folder: of the model; fingerprint: of its files when they were loaded. auto_device, auto_dtype: this is what "auto"
     means here. fit: the --fit it was asked for; fitted: what was changed for that. room: tokens a prompt may have;
     context: with the reply. settings: the decisive variables.
+    means here. room: tokens a prompt may have; context: with the reply; limited: it takes less than that. settings: the
+    decisive variables.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Identity:
     fitted: str
     room: int
     context: int
+    limited: bool
     pid: int
     version: str
     prefix: str
@@ -82,6 +85,8 @@ class Wanted:
             return f"it computes in {found.dtype}"
         if written(self.fit) != found.fit:
             return f"it was loaded with --fit {found.fit}"
+        if found.limited:
+            return "it takes shorter prompts or answers than the model does"
         for name, value in decisive(variables).items():
             if found.settings.get(name, "") != value:
                 return f"{name} is another there"

@@ -104,7 +104,7 @@ def test_completions(server: Running) -> None:
 
 def test_models_health_and_lengths(server: Running) -> None:
     (model,) = httpx2.get(f"{server.url}/models").json()["data"]
-    assert (model["id"], model["owned_by"], model["max_model_len"]) == ("scripted", "dgemma", 2000)
+    assert (model["id"], model["owned_by"], model["max_model_len"]) == ("scripted", "dgemma", 4000)
     assert httpx2.get(f"{server.url}/models/scripted").json()["id"] == "scripted"
     assert httpx2.get(f"{server.root}/health").json() == {"status": "ok"}
     body = {"messages": [{"role": "user", "content": "x" * 1950}]}
