@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgemma_cli.commands.units import size
-from dgemma_cli.prompting.prompter import Message, Prompter
+from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.narrator import Language
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dgemma_cli.engine.shelf import Shelf
     from dgemma_cli.fit import Fit
     from dgemma_cli.model.model import Model
+    from dgemma_cli.prompting.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,9 @@ def load_session(
     from dgemma_cli.weights.checkpoint import read_checkpoint
 
     location = resolve(name)
+
+    from dgemma_cli.prompting.prompter import Prompter
+
     prompter = Prompter.load(location.folder)
     checkpoint = read_checkpoint(location.folder)
     report = judge_before_loading(location.name, checkpoint, device, dtype, fit)

@@ -15,7 +15,7 @@ from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options
 from dgemma_cli.fit import Fit
-from dgemma_cli.prompting.prompter import Message
+from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.entries import Start
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.live import LiveView

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,8 +60,12 @@ def _called(name: str, servers: list[Found]) -> list[Found]:
 
 
 def _lives(server: Found) -> bool:
+    pid = server.identity.pid
     try:
-        os.kill(server.identity.pid, 0)
+        os.kill(pid, 0)
+        # What has ended may be there still, until whoever started it takes notice.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    return True
+    except OSError:  # there is no /proc
+        return True

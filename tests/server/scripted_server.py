@@ -72,7 +72,7 @@ class Session(ScriptedSession):
 
 def _load(*_: Any) -> Session:
     time.sleep(int(setting("LOAD_MS", "0")) / 1000)
-    return Session(lambda: iter(()))
+    return Session(lambda: iter(()), folder=Path(setting("FOLDER", "models/scripted")))
 
 
 loading.load_session = _load  # type: ignore[assignment]
