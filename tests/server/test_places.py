@@ -11,6 +11,7 @@ import pytest
 
 from dgemma_cli.errors import DgemmaError, DiskError, UsageError
 from dgemma_cli.server import places
+from dgemma_cli.server.serving import bind
 
 
 @pytest.fixture
@@ -87,3 +88,18 @@ def test_a_server_with_a_full_queue_is_alive(folder: Path) -> None:
         for client in waiting:
             client.close()
     path.unlink()
+
+
+def test_answers_over_tcp_are_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY where the socket names its protocol; without it every answer took 40 ms."""
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_an_address_that_is_taken() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(DgemmaError, match="cannot be served"):
+            bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(UsageError, match="no address"):
+        bind("no.such.host.invalid", 1)
