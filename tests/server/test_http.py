@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -239,20 +240,31 @@ def test_the_key_the_bounds_and_the_page(locked: Running) -> None:
 
 
 def test_a_full_queue_is_told_at_once(locked: Running) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     own = {"authorization": f"Bearer {KEY}"}
-    body = {"messages": [{"role": "user", "content": "say: abcdefghijkl"}]}
 
-    def ask(_: int) -> httpx2.Response:
-        return httpx2.post(f"{locked.url}/chat/completions", json=body, headers=own, timeout=30)
+    def ask(text: str) -> httpx2.Response:
+        body = {"messages": [{"role": "user", "content": text}]}
+        return httpx2.post(f"{locked.url}/chat/completions", json=body, headers=own, timeout=60)
 
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(ask, range(6)))
-    codes = sorted(answer.status_code for answer in answers)
-    assert codes == [200, 200, 503, 503, 503, 503]
-    refused = next(answer for answer in answers if answer.status_code == 503)
-    assert (error(refused)["code"], refused.headers["retry-after"]) == ("overloaded", "1")
+    def wait(name: str) -> None:
+        while f"\n{name} 1\n" not in httpx2.get(f"{locked.root}/metrics", headers=own).text:
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(2) as pool:
+        at_work = pool.submit(ask, "say: abcdefghijklmno")
+        wait("dgemma_active_requests")
+        waiting = pool.submit(ask, "say: abcd")
+        wait("dgemma_queue_length")
+        refused = ask("say: more")
+        assert (refused.status_code, error(refused)["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+        assert at_work.result().status_code == waiting.result().status_code == 200
+
+
+def test_a_server_that_is_idle_for_long_enough_ends() -> None:
+    with running("--keep", "1s") as server:
+        assert server.state()["keep"] == 1.0
+        assert server.process.wait(30) == 0
+        assert not server.socket.exists()
 
 
 @settings(max_examples=EXAMPLES // 10, deadline=None)
