@@ -29,6 +29,8 @@ def server(folder: Path) -> Identity:
         dtype="bfloat16",
         auto_device=True,
         auto_dtype=False,
+        fit="auto",
+        fitted="as stored",
         room=10,
         context=20,
         limited=False,
@@ -52,11 +54,11 @@ def server(folder: Path) -> Identity:
     ],
 )
 def test_device_and_dtype(server: Identity, folder: Path, device: str, dtype: str, fits: bool) -> None:
-    assert (Wanted(folder, device, dtype).mismatch(server, {}) is None) is fits
+    assert (Wanted(folder, device, dtype, "auto").mismatch(server, {}) is None) is fits
 
 
 def test_what_else_makes_it_another(server: Identity, folder: Path) -> None:
-    wanted = Wanted(folder, "auto", "bfloat16")
+    wanted = Wanted(folder, "auto", "bfloat16", "auto")
     for change in (
         {"version": "0"},
         {"prefix": "/elsewhere"},
@@ -64,6 +66,7 @@ def test_what_else_makes_it_another(server: Identity, folder: Path) -> None:
         {"fingerprint": "x"},
         {"auto_device": False},
         {"limited": True},
+        {"fit": "16000000000B"},
     ):
         assert wanted.mismatch(replace(server, **change), {}) is not None
     assert wanted.mismatch(server, {"CUDA_VISIBLE_DEVICES": "1"}) == "CUDA_VISIBLE_DEVICES is another there"
@@ -72,13 +75,13 @@ def test_what_else_makes_it_another(server: Identity, folder: Path) -> None:
 
 def test_files_that_changed_are_noticed(server: Identity, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"other weights")
-    assert Wanted(folder, "auto", "bfloat16").mismatch(server, {}) == "the model's files have changed since"
+    assert Wanted(folder, "auto", "bfloat16", "auto").mismatch(server, {}) == "the model's files have changed since"
 
 
 def test_a_link_to_the_model_is_the_model(server: Identity, folder: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(folder)
-    assert Wanted(link, "auto", "bfloat16").mismatch(server, {}) is None
+    assert Wanted(link, "auto", "bfloat16", "auto").mismatch(server, {}) is None
 
 
 def test_what_is_no_identity() -> None:

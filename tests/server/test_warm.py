@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
@@ -152,24 +151,25 @@ class _Vanishing(BaseHTTPRequestHandler):
 
 @contextmanager
 def vanishing(runtime: Path) -> Iterator[None]:
-    environment = {**os.environ}
     identity = Identity(
-        "nano",
-        str(NANO.resolve()),
-        fingerprint(NANO),
-        "cpu",
-        "float32",
-        True,
-        True,
-        10,
-        20,
-        False,
-        1,
-        __version__,
-        sys.prefix,
-        decisive(environment),
+        name="nano",
+        folder=str(NANO.resolve()),
+        fingerprint=fingerprint(NANO),
+        device="cpu",
+        dtype="float32",
+        auto_device=True,
+        auto_dtype=True,
+        fit="auto",
+        fitted="as stored",
+        room=10,
+        context=20,
+        limited=False,
+        pid=1,
+        version=__version__,
+        prefix=sys.prefix,
+        settings=decisive(os.environ),
     )
-    handler = type("Handler", (_Vanishing,), {"identity": replace(identity)})
+    handler = type("Handler", (_Vanishing,), {"identity": identity})
     path = places.own_folder(runtime) / "1.sock"
     with socketserver.ThreadingUnixStreamServer(str(path), handler) as server:
         server.daemon_threads = True
