@@ -12,6 +12,7 @@ from torch import Tensor
 from dgemma_cli.model.config import LayerConfig, ModelConfig
 
 _GROWTH = 1024  # positions a full layer's buffer grows by at the least, so that short chats copy rarely
+_QUERIES = 256  # masked at once on CUDA
 SLACK = 1024  # for a conversation: positions kept beyond the window, so that a cut this far back is still exact
 
 
@@ -37,7 +38,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         # Without a mask the queries of a group are just more queries of one head: no keys are repeated.
         folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])
         return F.scaled_dot_product_attention(folded, k, v, scale=1.0).reshape(q.shape)
+    if grouped and mask is not None and q.device.type == "cuda":
+        return masked_in_blocks(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped)
+
+
+def masked_in_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """``attend`` with a mask and grouped heads, some queries at a time: torch's CUDA kernels for this would repeat the
+    keys for every head, in float32, and hold all scores at once.
+    """
+    batch, heads, _, dim = q.shape
+    groups = heads // k.shape[1]
+    found = []
+    for queries, rows in zip(q.split(_QUERIES, dim=2), mask.split(_QUERIES), strict=True):
+        folded = queries.reshape(batch, k.shape[1], groups * len(rows), dim)
+        attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=rows.repeat(groups, 1), scale=1.0)
+        found.append(attended.view(batch, heads, len(rows), dim))
+    return torch.cat(found, dim=2)
 
 
 class _LayerCache:

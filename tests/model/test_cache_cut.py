@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgemma_cli.model import cache as cache_module
-from dgemma_cli.model.cache import KVCache
+from dgemma_cli.model.cache import KVCache, attend, masked_in_blocks
 from dgemma_cli.model.model import Model
 
 WINDOW = 12  # of the tiny model
@@ -87,3 +87,16 @@ def test_lengths_that_are_none(model: Model) -> None:
     for length in (-1, 1):
         with pytest.raises(ValueError, match="cannot be cut"):
             cache.cut(length)
+
+
+@pytest.mark.parametrize("length", [1, 5, 300])
+def test_masked_attention_in_blocks(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA computes it, against the plain way, which runs here."""
+    monkeypatch.setattr("dgemma_cli.model.cache._QUERIES", 128)
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (
+        torch.randn(1, heads, size, 16, generator=generator) for heads, size in ((8, length), (2, 400), (2, 400))
+    )
+    mask = torch.rand(length, 400, generator=generator) < 0.3
+    mask[:, 0] = True
+    torch.testing.assert_close(masked_in_blocks(q, k, v, mask), attend(q, k, v, mask))
