@@ -307,8 +307,8 @@ def _measure(
 
 def _load(request: Request, subject: Subject, location: Location) -> Loaded:
     begun = time.perf_counter()
-    # By its folder: the name may mean several checkpoints, of which this one was chosen.
-    session = loading.load_session(str(location.folder), request.device, request.dtype, None)
+    # By its folder: the name may mean several checkpoints, of which this one was chosen. As stored, or not at all.
+    session = loading.load_session(str(location.folder), request.device, request.dtype, None, "off")
     seconds = time.perf_counter() - begun
     weights = memory.of_folder(location.folder, session.choice.dtype).weights
     return Loaded(
