@@ -9,7 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels import attention, grouping, heads, norms, router
+from dgemma_cli.kernels import attention, dense, grouped, grouping, heads, norms, planes, router
+from dgemma_cli.kernels.fp8 import FP8
+from dgemma_cli.kernels.int4 import Int4
+from dgemma_cli.kernels.int8 import Int8
+from dgemma_cli.kernels.nvfp4 import NVFP4
+from dgemma_cli.kernels.words import Matrices, planes_of
 
 Variant = Callable[[], object]
 VARIANTS: dict[str, Variant] = {}
@@ -37,11 +42,65 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-for _tokens in (CANVAS, CHUNK):
+def matrices(form: str, count: int, stack: int, rows: int, columns: int) -> Matrices:
+    """Weights of a format, without memory."""
+    with torch.device("meta"):
+        match form:
+            case "nvfp4":
+                return NVFP4(count, stack, rows, columns, divides=False, scale_shape=())
+            case "int4":
+                return Int4(count, stack, rows, columns, torch.float16)
+            case "int8":
+                return Int8(count, stack, rows, columns, torch.float16)
+            case "fp8":
+                return FP8(count, stack, rows, columns)
+    return empty(count, stack * rows, columns)
 
-    @variant(f"group_by_expert {_tokens}")
-    def _group(tokens: int = _tokens) -> None:
-        grouping.group_by_expert(empty(tokens, TOP_K, dtype=torch.int32), EXPERTS, 32)
+
+def _register() -> None:
+    for tokens in (CANVAS, CHUNK):
+        _grouping(tokens)
+        for form in ("nvfp4", "int4", "fp8", "bf16"):
+            _grouped(form, tokens)
+    for tokens in (1, CANVAS):
+        for form in ("nvfp4", "int4", "int8", "fp8"):
+            _dense(form, tokens)
+    for count in (2, 4):
+        _planes(count)
+
+
+def _grouping(tokens: int) -> None:
+    @variant(f"group_by_expert {tokens}")
+    def launches() -> None:
+        grouping.group_by_expert(empty(tokens, TOP_K, dtype=torch.int32), EXPERTS)
+
+
+def _planes(count: int) -> None:
+    @variant(f"to_planes {count}")
+    def launches() -> None:
+        planes.to_planes(empty(CANVAS, HIDDEN), count)
+
+
+def _grouped(form: str, tokens: int) -> None:
+    gate_up, down = matrices(form, EXPERTS, 2, INNER, HIDDEN), matrices(form, EXPERTS, 1, HIDDEN, INNER)
+
+    @variant(f"grouped {form} {tokens}")
+    def launches() -> None:
+        groups = grouping.group_by_expert(empty(tokens, TOP_K, dtype=torch.int32), EXPERTS)
+        x, weights = empty(tokens, HIDDEN), empty(tokens, TOP_K, dtype=torch.float32)
+        inner = grouped.grouped_gate_up(x, gate_up, groups, planes_of(down), planar=True)
+        grouped.grouped_down(inner, down, groups, weights)
+
+
+def _dense(form: str, tokens: int) -> None:
+    matrix = matrices(form, 1, 1, 4096, HIDDEN)
+
+    @variant(f"packed_linear {form} {tokens}")
+    def launches() -> None:
+        dense.packed_linear(empty(tokens, HIDDEN), matrix, planar=True)
+
+
+_register()
 
 
 @variant("norms")

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dgemma_cli.kernels.tiles import tokens_in_tile
+
 _CHUNK = 2048  # ids that a program holds at once
 
 
@@ -31,9 +33,13 @@ class Groups:
     top_k: int
 
 
-def group_by_expert(experts: Tensor, count: int, tile: int) -> Groups:
-    """Sort the entries of ``experts``, int [N, k] of values below ``count``, into tiles of up to ``tile`` rows."""
+def group_by_expert(experts: Tensor, count: int, tile: int | None = None) -> Groups:
+    """Sort the entries of ``experts``, int [N, k] of values below ``count``, into tiles of up to ``tile`` rows.
+
+    By default ``tile`` suits the mean number of an expert's entries.
+    """
     entries = experts.numel()
+    tile = tokens_in_tile("grouped", entries / count) if tile is None else tile
     most = min(entries, count) + entries // tile  # each expert may end in a tile that is not full
     order = torch.empty(entries, dtype=torch.int32, device=experts.device)
     tiles = torch.empty(3, most, dtype=torch.int32, device=experts.device)

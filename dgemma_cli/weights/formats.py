@@ -24,7 +24,7 @@ class Part:
     dtypes: tuple[str, ...]
     shape: tuple[int, ...]
     buffer: str | None = None
-    check: Literal["", "finite", "finite and not zero"] = ""
+    check: Literal["", "finite", "finite and not zero", "finite and not negative"] = ""
     optional: bool = False
     equals: tuple[int, ...] = ()
 
@@ -72,7 +72,8 @@ class NVFP4Format:
             names = ("weight", "weight_scale_2", "input_scale")
         return (
             Part(names[0], ("U8",), codes, "codes"),
-            Part("weight_scale", ("F8_E4M3",), scale, "scale", "finite"),
+            # Hardware takes these as numbers without a sign, and so do the GPU's kernels here.
+            Part("weight_scale", ("F8_E4M3",), scale, "scale", "finite and not negative"),
             Part(names[1], ("F32",), used, "matrix_scale", "finite and not zero" if self.compressed else "finite"),
             # Only for 4-bit activations; ours are not rounded.
             Part(names[2], ("F32",), used, optional=True),

@@ -29,7 +29,7 @@ _THREADS = 4  # reads waiting at once
 class Job:
     """Read a tensor into ``place``, a contiguous tensor of as many elements; other float dtypes are converted.
 
-    check: "finite" or "finite and not zero", what its values must be; "" for any.
+    check: what its values must be: "finite", "finite and not zero" or "finite and not negative"; "" for any.
     """
 
     name: str
@@ -151,9 +151,14 @@ def _do(files: Files, task: Task) -> int:
 
 
 def check_values(name: str, stored: Stored, values: Tensor, check: str) -> None:
-    """Raises CheckpointError unless all values are what ``check`` says: "finite", "finite and not zero"."""
+    """Raises CheckpointError unless all values are what ``check`` says; see ``Job``."""
     wide = values.float()
-    if not bool(wide.isfinite().all()) or (check != "finite" and not bool(wide.all())):
+    wrong = not bool(wide.isfinite().all())
+    if check == "finite and not zero":
+        wrong |= not bool(wide.all())
+    elif check == "finite and not negative":  # -0 neither: that a sign is there is enough
+        wrong |= bool(wide.signbit().any())
+    if wrong:
         raise CheckpointError(f"{stored.file.name}: {name} holds a value that is not {check}.")
 
 

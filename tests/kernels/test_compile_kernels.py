@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools/compile_kernels.py"
 pytest.importorskip("triton")
+import compile_kernels
+
+TOOL = Path(__file__).parents[2] / "tools/compile_kernels.py"
 
 
 def run_tool(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -20,19 +24,30 @@ def run_tool(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, TOOL, *args], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("target", [80, 90])
-def test_kernels_fit(tmp_path: Path, target: int) -> None:
-    done = run_tool(
-        tmp_path, "--target", str(target), "--only", "group_by_expert 256", "--dump", str(tmp_path / "dump")
-    )
+def test_kernels_fit(tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    names, targets = ["grouped nvfp4 256", "packed_linear int8 256", "to_planes 4"], [80, 90, 120]
+    done = run_tool(tmp_path, "--target", *map(str, targets), "--only", *names, "--dump", str(dump))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) >= 1
+    kernels = {"group", "gate_up", "down", "linear", "to_planes"}
+    assert {(row["kernel"], row["target"]) for row in rows} == {(one, two) for one in kernels for two in targets}
     for row in rows:
-        assert row["target"] == target
         assert 0 < row["registers"] <= 255
         assert row["local_bytes"] == 0
-        assert ".target sm_" in next((tmp_path / "dump").glob(f"*{row['kernel']}*.ptx")).read_text()
+        (ptx,) = dump.glob(f"*-_{row['kernel']}-{row['target']}.ptx")
+        text = ptx.read_text()
+        assert f".target sm_{row['target']}" in text
+        if row["kernel"] in ("gate_up", "down", "linear"):  # tensor cores, and 16-byte copies into shared memory
+            assert ("wgmma.mma_async" if row["target"] == 90 else "mma.sync.aligned.m16n8k16") in text
+            assert re.search(r"cp\.async\.cg\.shared\.global \[.*?\], \[.*?\], 0x10", text)
+
+
+def test_what_is_too_much() -> None:
+    fits = compile_kernels.Row("a", "b", 86, 4, 255, 0, 99 * 1024)
+    assert fits.excess == ""
+    assert dataclasses.replace(fits, shared_bytes=99 * 1024 + 1).excess.endswith("bytes of shared memory")
+    assert dataclasses.replace(fits, local_bytes=8).excess == "8 bytes of local memory"
 
 
 @pytest.mark.parametrize(

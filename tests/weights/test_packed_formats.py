@@ -195,6 +195,8 @@ def test_activation_scales_may_be_absent(tmp_path: Path) -> None:
     [
         ("nvfp4", "weight_scale", b"\x7f"),
         ("nvfp4", "weight_scale", b"\xff"),
+        ("nvfp4", "weight_scale", b"\x80"),  # a sign, which hardware ignores
+        ("nvfp4-redhat", "weight_scale", b"\xb8"),
         ("nvfp4", "weight_scale_2", b"\0\0\xc0\x7f"),
         ("nvfp4", "weight_scale_2", b"\0\0\x80\x7f"),
         ("nvfp4-redhat", "weight_scale", b"\x7f"),

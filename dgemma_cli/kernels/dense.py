@@ -1,0 +1,65 @@
+"""x @ W.T for weights that stay packed: attention, dense MLP, head, self-conditioning.
+
+With the 256 tokens of a canvas these are bound by the tensor cores, not by memory: a layer's matrix of 23 million
+values is 12 billion multiplications. Packing them saves memory; tiles of 128 by 128 keep the loss of time small. With
+a few tokens they are bound by memory like the experts.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from dgemma_cli.kernels.multiply import multiply, row_factors
+from dgemma_cli.kernels.planes import to_planes
+from dgemma_cli.kernels.tiles import interpreting, tile, tokens_in_tile
+from dgemma_cli.kernels.unpack import SUM_FACTOR
+from dgemma_cli.kernels.words import Matrices, words_of
+
+
+def packed_linear(x: Tensor, matrix: Matrices, *, planar: bool = False, out: Tensor | None = None) -> Tensor:
+    """x: [N, columns] -> [N, rows], of x's dtype. matrix: one; if stacked, the rows of its parts follow each other.
+
+    planar: whether x is laid out already in ``planes_of(matrix)`` planes. out: its rows may lie apart, as those of a
+    part of a wider tensor do; the numbers of a row may not.
+    """
+    words = words_of(matrix)
+    if words.count != 1 or x.shape[1] != words.columns:
+        raise ValueError(f"{tuple(x.shape)} activations do not fit {words.count} x [{words.rows}, {words.columns}]")
+    tokens = x.shape[0]
+    out = torch.empty(tokens, words.rows, dtype=x.dtype, device=x.device) if out is None else out
+    if out.stride(1) != 1:
+        raise ValueError("the numbers of an output row must lie side by side")
+    size, at_once = tile("dense", words.planes), tokens_in_tile("dense", tokens)
+    _linear[(triton.cdiv(words.rows, size.rows), triton.cdiv(tokens, at_once))](
+        x.contiguous() if planar else to_planes(x, words.planes), out, tokens, out.stride(0),
+        words.codes, words.codes if words.scale is None else words.scale,
+        words.codes if words.factor is None else words.factor,
+        OUT=words.rows, FORM=words.form, COLUMNS=words.columns, PLANES=words.planes, GROUP_WORDS=words.group_words,
+        HAS_FACTOR=words.factor is not None, SPAN=words.span, DIVIDES=words.divides,
+        SUM_FACTOR=SUM_FACTOR.get(words.form, 1.0), ROWS=size.rows, TOKENS=at_once, STEP=size.step, STAGES=size.stages,
+        PTX=not interpreting(), num_warps=size.warps,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _linear(
+    x_ptr, out_ptr, tokens, out_stride, codes_ptr, scale_ptr, factor_ptr,
+    OUT: tl.constexpr, FORM: tl.constexpr, COLUMNS: tl.constexpr, PLANES: tl.constexpr, GROUP_WORDS: tl.constexpr,
+    HAS_FACTOR: tl.constexpr, SPAN: tl.constexpr, DIVIDES: tl.constexpr, SUM_FACTOR: tl.constexpr, ROWS: tl.constexpr,
+    TOKENS: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr, PTX: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.minimum(column, OUT - 1)  # one past the end is read as the last one, and not stored
+    sums = multiply(
+        x_ptr, token, token < tokens, codes_ptr, scale_ptr, row,
+        FORM, COLUMNS, PLANES, GROUP_WORDS, ROWS, TOKENS, STEP, STAGES, PTX,
+    )  # fmt: skip
+    sums *= row_factors(factor_ptr, row, HAS_FACTOR, SPAN, DIVIDES, SUM_FACTOR)[:, None]
+    out = out_ptr + token[:, None].to(tl.int64) * out_stride + column[None, :]
+    inside = (token < tokens)[:, None] & (column < OUT)[None, :]
+    tl.store(out, sums.trans(1, 0).to(out_ptr.dtype.element_ty), mask=inside)
