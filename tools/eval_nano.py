@@ -1,4 +1,4 @@
-"""Judges the embedded model on held-out jobs, with the package's own engine and sampler at their defaults.
+"""Judges the embedded model on held-out jobs, with the package's own engine and the reference sampler.
 
     python tools/eval_nano.py            a table
     python tools/eval_nano.py --json     one JSON object
@@ -71,7 +71,7 @@ def answer(model: Model, prompter: Prompter, prompt: str, seed: int) -> tuple[st
     """The reply to one prompt, and what it took."""
     score = Score(prompts=1)
     ids: list[int] = []
-    options = Options(seed=seed, max_tokens=LONGEST, drafts=False)
+    options = Options(seed=seed, max_tokens=LONGEST, drafts=False, preset="reference")
     for event in generate(model, prompter.encode([Message("user", prompt)]), options):
         if isinstance(event, BlockCommitted):
             ids.extend(event.ids)

@@ -11,7 +11,6 @@ from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.knobs import (
-    DEFAULT_PRESET,
     BestOfOption,
     BoundOption,
     ConfidenceOption,
@@ -19,10 +18,12 @@ from dgemma_cli.commands.knobs import (
     HorizonOption,
     PresetOption,
     RepairOption,
+    SamplerOption,
     StabilityOption,
     StepsOption,
     TMaxOption,
     TMinOption,
+    chosen,
 )
 from dgemma_cli.commands.options import (
     MAX_TOKENS,
@@ -57,7 +58,8 @@ def chat(
     system: SystemOption = None,
     max_tokens: MaxTokensOption = MAX_TOKENS,
     seed: SeedOption = None,
-    preset: PresetOption = DEFAULT_PRESET,
+    preset: PresetOption = None,
+    sampler: SamplerOption = None,
     steps: StepsOption = None,
     horizon: HorizonOption = None,
     t_min: TMinOption = None,
@@ -130,7 +132,7 @@ def chat(
                 options=Options(
                     max_tokens=max_tokens,
                     seed=seed,
-                    preset=preset,
+                    preset=chosen(preset, sampler),
                     steps=steps,
                     horizon=horizon,
                     t_min=t_min,

@@ -7,21 +7,31 @@ from typing import Annotated, TypeAlias
 import typer
 
 from dgemma_cli.commands.completing import one_of
-from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
-from dgemma_cli.sampling.presets import PRESETS
-
-__all__ = ["DEFAULT_PRESET"]
+from dgemma_cli.errors import UsageError
+from dgemma_cli.sampling.presets import DEFAULT, PRESETS
 
 _OWN = "the preset's or the model's"
+_REFERENCE = "reference"
 
 PresetOption: TypeAlias = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--preset",
         envvar="DGEMMA_PRESET",
         metavar="|".join(PRESETS),
         autocompletion=one_of(*PRESETS),
         help="The sampler's policies.",
+        show_default=DEFAULT,
+    ),
+]
+SamplerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        metavar=_REFERENCE,
+        autocompletion=one_of(_REFERENCE),
+        help="The checkpoint's own sampler, as --preset reference.",
+        show_default=False,
     ),
 ]
 StepsOption: TypeAlias = Annotated[
@@ -98,3 +108,19 @@ GuardOption: TypeAlias = Annotated[
         "--guard/--no-guard", envvar="DGEMMA_GUARD", help="Cut off text that only repeats itself, and say so."
     ),
 ]
+
+
+def chosen(preset: str | None, sampler: str | None) -> str:
+    """The preset that ``--preset`` and ``--sampler`` ask for. Raises UsageError if they ask for two."""
+    if sampler is None:
+        return DEFAULT if preset is None else preset
+    if sampler != _REFERENCE:
+        raise UsageError(
+            f"There is no sampler {sampler!r}.", f"--sampler {_REFERENCE}, or --preset {'|'.join(PRESETS)}"
+        )
+    if preset not in (None, _REFERENCE):
+        raise UsageError(
+            f"--sampler {_REFERENCE} and the preset {preset} contradict each other.",
+            f"--preset {_REFERENCE} wins over DGEMMA_PRESET and the settings file.",
+        )
+    return _REFERENCE

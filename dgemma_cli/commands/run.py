@@ -14,7 +14,6 @@ from dgemma_cli.commands.checks import check_coloring, check_slow, given
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.knobs import (
-    DEFAULT_PRESET,
     BestOfOption,
     BoundOption,
     ConfidenceOption,
@@ -22,10 +21,12 @@ from dgemma_cli.commands.knobs import (
     HorizonOption,
     PresetOption,
     RepairOption,
+    SamplerOption,
     StabilityOption,
     StepsOption,
     TMaxOption,
     TMinOption,
+    chosen,
 )
 from dgemma_cli.commands.options import (
     MAX_TOKENS,
@@ -70,7 +71,8 @@ def run(
     system: SystemOption = None,
     max_tokens: MaxTokensOption = MAX_TOKENS,
     seed: SeedOption = None,
-    preset: PresetOption = DEFAULT_PRESET,
+    preset: PresetOption = None,
+    sampler: SamplerOption = None,
     steps: StepsOption = None,
     horizon: HorizonOption = None,
     t_min: TMinOption = None,
@@ -186,7 +188,7 @@ def run(
             system=system,
             max_tokens=max_tokens,
             seed=seed,
-            preset=preset,
+            preset=chosen(preset, sampler),
             steps=steps,
             horizon=horizon,
             t_min=t_min,
@@ -214,7 +216,7 @@ def run(
     options = Options(
         max_tokens=max_tokens,
         seed=seed,
-        preset=preset,
+        preset=chosen(preset, sampler),
         steps=steps,
         horizon=horizon,
         t_min=t_min,

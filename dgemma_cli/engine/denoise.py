@@ -101,7 +101,7 @@ class _Attempt:
         if held is not None:
             held.impose(logits)
         probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
-        self.accepted = sampler.acceptance.accept(entropy)
+        self.accepted = sampler.acceptance.accept(entropy, probabilities)
         self.canvas = self._place(torch.where(self.accepted, self._draws.pick(probabilities), self._draws.noise()))
         self.progress = Progress(draft, self.drafts, entropy, torch.isin(draft, self._eos), self._task.room)
         self.converged = sampler.stopping.stop(self.progress)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.model.defaults import GenerationDefaults
-from dgemma_cli.sampling.acceptance import EntropyBound
+from dgemma_cli.sampling.acceptance import Acceptance, EntropyBound
 from dgemma_cli.sampling.presets import PRESETS, Preset
 from dgemma_cli.sampling.schedule import LinearSchedule
 from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopping
@@ -19,7 +19,7 @@ class Sampler:
 
     steps: int
     schedule: LinearSchedule
-    acceptance: EntropyBound
+    acceptance: Acceptance
     stopping: Stopping
     best_of: int
 

@@ -10,18 +10,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_cli.sampling.acceptance import EntropyBound
+from dgemma_cli.sampling.acceptance import Acceptance, EntropyBound
 from dgemma_cli.sampling.nats import whole
 from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopping
 
 _NEVER = -1  # no id
 
 
-def settings(acceptance: EntropyBound, stopping: Stopping, room: int, canvas: int) -> list[int]:
+def settings(acceptance: Acceptance, stopping: Stopping, room: int, canvas: int) -> list[int]:
     """What ``Rules`` goes by. room: how many of the canvas's positions may be kept.
 
-    Raises TypeError for a stopping rule that it does not have.
+    Raises TypeError for a rule that it does not have.
     """
+    if not isinstance(acceptance, EntropyBound):
+        raise TypeError(f"no rule for {type(acceptance).__name__}")
     if isinstance(stopping, SettledReply):
         settled, sure = 1, stopping.sure
     elif isinstance(stopping, StableAndConfident):

@@ -11,7 +11,8 @@ from dgemma_cli.commands import one_shot
 from dgemma_cli.engine.options import Options
 
 KNOBS = {
-    "--preset": ("preset", "balanced"),
+    "--preset": ("preset", "fast"),
+    "--sampler": ("preset", "reference"),
     "--steps": ("steps", 7),
     "--horizon": ("horizon", 9),
     "--t-min": ("t_min", 0.25),
@@ -44,7 +45,15 @@ def test_a_knob_reaches_the_engine(flag: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     "flags",
-    [["--preset", "quick"], ["--steps", "0"], ["--entropy-bound", "0"], ["--confidence", "nan"], ["--best-of", "0"]],
+    [
+        ["--preset", "quick"],
+        ["--steps", "0"],
+        ["--entropy-bound", "0"],
+        ["--confidence", "nan"],
+        ["--best-of", "0"],
+        ["--sampler", "fast"],
+        ["--sampler", "reference", "--preset", "fast"],
+    ],
 )
 def test_nonsense_is_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-m", "nano", *flags, "Hello!"]) == 2

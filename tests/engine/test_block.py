@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dgemma_cli.engine.events import BlockCommitted, BlockStarted, Denoised, Event, Finished
 from dgemma_cli.engine.generate import generate
@@ -145,3 +147,16 @@ def test_a_conversation_s_cache_holds_what_is_left() -> None:
     session = Session(model)
     list(session.reply(PROMPT, Options(seed=0)))
     assert session.encoded == [*PROMPT, *START, 25]
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=8, max_size=8), min_size=3, max_size=3), st.integers(1, 30))
+def test_nothing_behind_an_eos_and_no_more_than_asked_for(script: list[list[int]], most: int) -> None:
+    model = tiny.ScriptedModel([*script, [tiny.EOS] * 8])
+    events = list(generate(model, PROMPT, Options(seed=0, max_tokens=most, guard=False)))
+    reply = [token for event in events if isinstance(event, BlockCommitted) for token in event.ids]
+    text = [token for block in script for token in block] + [tiny.EOS]
+    whole = text[: text.index(tiny.EOS)]
+    assert reply == whole[:most]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert end.reason == ("length" if len(whole) > most or (len(whole) == most and most % 8 == 0) else "eos")

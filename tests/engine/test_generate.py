@@ -26,7 +26,7 @@ def finish(events: list[Event]) -> Finished:
 
 def test_blocks_follow_one_another_until_an_eos() -> None:
     model = tiny.ScriptedModel([list(range(2, 10)), [11, 12, tiny.EOS, 13, tiny.EOS, 14, 15, 16]])
-    events = list(generate(model, PROMPT, Options(seed=0)))
+    events = list(generate(model, PROMPT, Options(seed=0, preset="reference")))
     kinds = [type(event) for event in events]
     block = [BlockStarted, Denoised, Denoised, BlockCommitted]
     assert kinds == [PromptEncoded, *block, *block, Finished]

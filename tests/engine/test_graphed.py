@@ -64,7 +64,8 @@ def test_every_event_is_that_of_the_plain_loop(model: Model, fused: FusedModel, 
         found = list(generate(fused, PROMPT, options, denoiser=lambda task: graphed(task, ahead)))
         assert_same(found, expected)
         ends |= {event.converged for event in found if isinstance(event, BlockCommitted)}
-    assert ends == {True, False}  # canvases that stop by themselves, and some at the cap
+    assert True in ends  # canvases that stop by themselves; the others end at the cap
+    assert False in ends or preset in ("balanced", "fast")
 
 
 def test_one_recording_serves_settings_blocks_and_turns(model: Model, fused: FusedModel) -> None:
@@ -164,7 +165,7 @@ def test_a_canvas_knows_nothing_of_the_one_before(model: Model, monkeypatch: pyt
     fused.defaults = replace(fused.defaults, eos_ids=frozenset())
     logits = 60.0 * torch.nn.functional.one_hot(torch.arange(8), 37) - 30.0
     monkeypatch.setattr(fused, "head", lambda hidden: logits + 0 * hidden[:, :1])
-    events = list(generate(fused, PROMPT, Options(seed=0, max_tokens=24)))
+    events = list(generate(fused, PROMPT, Options(seed=0, max_tokens=24, preset="quality")))
     assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2, 2, 2]
 
 

@@ -51,7 +51,13 @@ def test_token_exact(tmp_path: Path, seed: int, sharpness: float, steps: int, bo
     theirs = network.generate(prompt, generation_config=settings).sequences[0, 31:].tolist()
 
     torch.manual_seed(seed)
-    options = Options(max_tokens=3 * shape.canvas, steps=steps, entropy_bound=bound, confidence=confidence)
+    options = Options(
+        preset="reference",
+        max_tokens=3 * shape.canvas,
+        steps=steps,
+        entropy_bound=bound,
+        confidence=confidence,
+    )
     object.__setattr__(model, "defaults", oracle.no_eos(model.defaults))
     events = list(generate(model, prompt[0].tolist(), options, draws=[GlobalDraws(shape.canvas, shape.vocab)]))
     ours = [token for event in events if isinstance(event, BlockCommitted) for token in event.ids]
