@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,7 +75,7 @@ class _FewIds:
 
 def softened_by(count: int) -> Denoiser:
     """The plain loop with a truncated self-conditioning."""
-    return lambda task: denoise(replace(task, model=_FewIds(task.model, count)))  # type: ignore[arg-type]
+    return lambda task: denoise(replace(task, model=_FewIds(task.model, count)))
 
 
 def voting(count: int) -> Denoiser:
@@ -114,7 +114,7 @@ def _sure(nats: float, horizon: int, **others: Any) -> Preset:
 _BALANCED = Policy("balanced")
 
 
-def _balanced(denoiser: Callable[[Task], Generator[Denoised, None, Canvas]]) -> Policy:
+def _balanced(denoiser: Denoiser) -> Policy:
     return replace(_BALANCED, denoiser=denoiser)
 
 
