@@ -1,0 +1,171 @@
+"""What a warm model saves, and how a server bears up: nano, on this machine, over the loopback.
+
+    python benchmarks/server.py warm      # from the start of the process to the first draft: warm against cold
+    python benchmarks/server.py memory    # 1,000 requests, and the server's memory before and after
+    python benchmarks/server.py bodies    # 10,000 malformed bodies
+    python benchmarks/server.py parallel  # requests that take turns, 1 to 8 of them at a time
+
+Prints JSON. "warm" alternates the two, so that what else the machine does falls on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+QUESTION = "What is the capital of France?"
+COMMAND = [sys.executable, "-m", "dgemma_cli"]
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Address, pid, and the environment in which commands find it."""
+    with tempfile.TemporaryDirectory(prefix="dg-") as runtime:
+        variables = {**os.environ, "DGEMMA_RUNTIME_DIR": runtime}
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "-m", "nano", "--port", "0", *arguments], stderr=subprocess.PIPE, env=variables
+        )
+        assert process.stderr is not None
+        yield process.stderr.readline().decode().split()[-1], process.pid, variables
+        process.terminate()
+        process.wait()
+
+
+def first_draft(variables: dict[str, str], *flags: str) -> tuple[float, float]:
+    """Seconds from the start of ``dgemma run`` to its first draft, and CPU seconds of the whole command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [*COMMAND, "run", "-m", "nano", "--jsonl", "--seed", "1", *flags, QUESTION],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=variables,
+    )
+    assert process.stdout is not None
+    found = next(time.perf_counter() - begun for line in process.stdout if b'"event":"step"' in line)
+    process.stdout.read()
+    process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def warm(repetitions: int) -> dict[str, Any]:
+    """Cold and warm, one after the other."""
+    cold_runs, warm_runs = [], []
+    with server() as (_, _, variables):
+        for _ in range(repetitions + 1):
+            cold_runs.append(first_draft(variables, "--no-server"))
+            warm_runs.append(first_draft(variables))
+    cold, hot = ([run[0] for run in runs[1:]] for runs in (cold_runs, warm_runs))  # the first of each fills the caches
+    return {
+        "cold_seconds": round(statistics.median(cold), 3),
+        "warm_seconds": round(statistics.median(hot), 3),
+        "warm_over_cold": round(statistics.median(h / c for h, c in zip(hot, cold, strict=True)), 3),
+        "cold_cpu_seconds": round(statistics.median(run[1] for run in cold_runs[1:]), 3),
+        "warm_cpu_seconds": round(statistics.median(run[1] for run in warm_runs[1:]), 3),
+        "repetitions": repetitions,
+    }
+
+
+def resident(pid: int) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def memory(requests: int) -> dict[str, Any]:
+    """Different questions, streamed and not, with a seed and without; so many before the count begins as in a tenth."""
+    words = ["apple", "pear", "fig", "plum", "lemon", "peach", "grape", "melon"]
+    draw = random.Random(1)
+    with server("--cache", "0.1") as (url, pid, _), httpx2.Client(timeout=120) as http:
+
+        def ask(count: int) -> None:
+            for number in range(count):
+                text = f"Sort these words: {', '.join(draw.sample(words, 5))}"
+                body: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "stream": bool(number % 2)}
+                body |= {"seed": number} if number % 3 else {}
+                http.post(f"{url}/chat/completions", json=body).raise_for_status()
+
+        ask(requests // 10)
+        before = resident(pid)
+        ask(requests)
+        after = resident(pid)
+    return {"requests": requests, "before": before, "after": after, "growth": round(after / before - 1, 4)}
+
+
+def bodies(count: int) -> dict[str, Any]:
+    """Bodies broken in every place, and good ones in between. Every one must be answered."""
+    draw = random.Random(1)
+    good = json.dumps(
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "dgemma": {"steps": 1}}
+    ).encode()
+    statuses: dict[int, int] = {}
+    with server() as (url, pid, _), httpx2.Client(timeout=120) as http:
+        before = 0
+        for number in range(count):
+            body = bytearray(good)
+            for _ in range(draw.randrange(1, 6)):
+                place = draw.randrange(len(body) + 1)
+                match draw.randrange(3):
+                    case 0:
+                        body[place : place + draw.randrange(4)] = draw.randbytes(draw.randrange(3))
+                    case 1:
+                        body[place:place] = draw.choice([b'"', b"{", b"[", b"}", b"null", b"1e999", b"\\ud800", b"-"])
+                    case _:
+                        del body[place : place + draw.randrange(20)]
+            response = http.post(
+                f"{url}/chat/completions", content=bytes(body), headers={"content-type": "application/json"}
+            )
+            statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+            if number == count // 10:
+                before = resident(pid)
+        growth = round(resident(pid) / before - 1, 4)
+        alive = http.get(f"{url.removesuffix('/v1')}/health").status_code == 200
+    return {"bodies": count, "statuses": dict(sorted(statuses.items())), "growth": growth, "alive": alive}
+
+
+def parallel(requests: int) -> dict[str, Any]:
+    """Kept tokens a second of all requests together, for several numbers of them at work."""
+    found = {}
+    for many in (1, 2, 4, 8):
+        with server("--parallel", str(many)) as (url, _, _), ThreadPoolExecutor(8) as pool:
+
+            def ask(number: int, url: str = url) -> int:
+                body = {"messages": [{"role": "user", "content": QUESTION}], "seed": number, "dgemma": {"steps": 8}}
+                return int(
+                    httpx2.post(f"{url}/chat/completions", json=body, timeout=120).json()["usage"]["completion_tokens"]
+                )
+
+            list(pool.map(ask, range(8)))
+            begun = time.perf_counter()
+            tokens = sum(pool.map(ask, range(requests)))
+            found[many] = round(tokens / (time.perf_counter() - begun), 1)
+    return {"requests": requests, "tokens_per_second": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = {"warm": (warm, 9), "memory": (memory, 1000), "bodies": (bodies, 10_000), "parallel": (parallel, 64)}
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("--count", type=int, metavar="N")
+    arguments = parser.parse_args()
+    measure, count = kinds[arguments.kind]
+    print(json.dumps(measure(arguments.count or count), indent=2))
+
+
+if __name__ == "__main__":
+    main()
