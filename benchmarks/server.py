@@ -114,7 +114,7 @@ def bodies(count: int) -> dict[str, Any]:
         {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "dgemma": {"steps": 1}}
     ).encode()
     statuses: dict[int, int] = {}
-    with server() as (url, pid, _), httpx2.Client(timeout=120) as http:
+    with server("--cache", "0.1") as (url, pid, _), httpx2.Client(timeout=120) as http:
         before = 0
         for number in range(count):
             body = bytearray(good)

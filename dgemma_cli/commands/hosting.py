@@ -165,7 +165,7 @@ def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host
     return Host(
         identity,
         session,
-        session.shelf(serving.cache),
+        session.shelf(serving.cache, serving.parallel),
         Bounds(limits.output, session.vocabulary),
         limits,
         session.in_use,

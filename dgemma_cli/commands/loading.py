@@ -58,11 +58,11 @@ class Session:
 
         return Conversation(self.model)
 
-    def shelf(self, budget: int) -> Shelf:
-        """The caches of recent prompts, ``budget`` bytes at the most."""
+    def shelf(self, budget: int, parallel: int) -> Shelf:
+        """What writes several replies at a time; caches at rest take ``budget`` bytes at the most."""
         from dgemma_cli.engine.shelf import Shelf
 
-        return Shelf(self.model, budget)
+        return Shelf(self.model, budget, parallel)
 
     def in_use(self) -> dict[str, int]:
         """Bytes in use, by where they are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,21 +61,40 @@ class Denoiser(Protocol):
     def __call__(self, task: Task) -> Generator[Denoised, None, Canvas]: ...
 
 
-def denoise(task: Task) -> Generator[Denoised, None, Canvas]:
-    """The plain loop, one call of the model a step: right on every device, and what others are tested against.
+class Ask(Protocol):
+    """Says what the next pass of a task is over: canvases int64 [B, C], softs [B, C, hidden] or None on the first step.
+    Calling what comes back gives its logits [B, C, V], once; when they are computed is left open.
+    """
+
+    def __call__(self, task: Task, canvases: Tensor, softs: Tensor | None) -> Callable[[], Tensor]: ...
+
+
+def alone(task: Task, canvases: Tensor, softs: Tensor | None) -> Callable[[], Tensor]:
+    """A pass of one's own, computed when its logits are wanted."""
+    return lambda: task.model.denoise(canvases, task.cache, softs)
+
+
+def denoise(task: Task, ask: Ask = alone) -> Generator[Denoised, None, Canvas]:
+    """The plain loop, one pass a step: right on every device, and what others are tested against.
 
     Canvases side by side are independent of each other; each stops by itself. The one to keep is the one with the
-    least doubt about what it would commit, one that converged before one that did not.
+    least doubt about what it would commit, one that converged before one that did not. A step is told when the next
+    one has been asked for, so that ``ask`` may put passes of several tasks together.
     """
-    attempts = [_Attempt(task, draws) for draws in task.draws]
+    attempts = going = [_Attempt(task, draws) for draws in task.draws]
+    logits = _asked(ask, task, going)
     shown: Tensor | None = None
     for step in range(1, task.sampler.steps + 1):
-        _advance(task, [attempt for attempt in attempts if not attempt.converged], step)
+        _advance(going, logits, step)
+        going = [attempt for attempt in attempts if not attempt.converged]
+        last = not going or step == task.sampler.steps
+        if not last:
+            logits = _asked(ask, task, going)
         best = min(attempts, key=_Attempt.rank) if len(attempts) > 1 else attempts[0]
         if task.report:
             yield _event(task.block, step, best.drafts[-1], best.accepted, best.progress.entropy, shown)
             shown = best.drafts[-1]
-        if all(attempt.converged for attempt in attempts):
+        if last:
             break
     previous = best.drafts[-2] if len(best.drafts) > 1 else None
     return Canvas(best.drafts[-1], previous, step, best.converged)
@@ -117,12 +136,15 @@ class _Attempt:
         return canvas if self._task.held is None else self._task.held.place(canvas)
 
 
-def _advance(task: Task, attempts: Sequence[_Attempt], step: int) -> None:
-    """One pass over the canvases that go on. Its logits and probabilities, [C, V] each, end with it."""
+def _asked(ask: Ask, task: Task, attempts: Sequence[_Attempt]) -> Callable[[], Tensor]:
     canvases = torch.stack([attempt.canvas for attempt in attempts])
     softs = [attempt.soft for attempt in attempts if attempt.soft is not None]
-    logits = task.model.denoise(canvases, task.cache, torch.stack(softs) if softs else None)
-    for attempt, own in zip(attempts, logits, strict=True):
+    return ask(task, canvases, torch.stack(softs) if softs else None)
+
+
+def _advance(attempts: Sequence[_Attempt], logits: Callable[[], Tensor], step: int) -> None:
+    """Take in one pass over the canvases that go on. Its logits and probabilities, [C, V] each, end with it."""
+    for attempt, own in zip(attempts, logits(), strict=True):
         attempt.advance(own, step)
 
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from dgemma_cli.engine.denoise import Denoiser
 from dgemma_cli.engine.events import Event
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.session import Session
+from dgemma_cli.engine.sharing import Sharing
 from dgemma_cli.model.model import Model
 
 
 class Shelf:
     """Sessions at rest; the least recently used are let go where they take more than ``budget`` bytes together.
 
-    A session in use is not on the shelf, so two replies never share a cache. Not for several threads at once.
+    A session in use is not on the shelf, so two replies never share a cache. Those whose options have no seed share
+    their passes, up to ``parallel`` canvases in one, where the model can do that. Not for several threads at once.
     """
 
-    def __init__(self, model: Model, budget: int) -> None:
+    def __init__(self, model: Model, budget: int, parallel: int = 1) -> None:
         self._model = model
         self._budget = budget
+        sharing = Sharing(model, parallel)
+        self._sharing = sharing if sharing.possible else None
         self._sessions: dict[str | int, Session] = {}  # the most recently used last
         self._numbers = count()
 
@@ -37,7 +40,6 @@ class Shelf:
         ids: Sequence[int],
         options: Options,
         conversation: str | None = None,
-        denoiser: Denoiser | None = None,
     ) -> Iterator[Event]:
         """The events of one reply to ``ids``.
 
@@ -48,8 +50,9 @@ class Shelf:
         exact = conversation is None and options.seed is not None
         session = self._best(ids, exact) if conversation is None else self._sessions.pop(conversation, None)
         session = session or Session(self._model)
+        sharing = self._sharing if options.seed is None else None
         try:
-            yield from session.reply(ids, options, exact, denoiser)
+            yield from session.reply(ids, options, exact, sharing.denoise if sharing else None)
         finally:
             self._put(next(self._numbers) if conversation is None else conversation, session)
 

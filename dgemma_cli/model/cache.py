@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -55,6 +56,20 @@ def masked_in_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=rows.repeat(groups, 1), scale=1.0)
         found.append(attended.view(batch, heads, len(rows), dim))
     return torch.cat(found, dim=2)
+
+
+class Apart:
+    """The Memory of canvases that read caches of their own: row n of a batch reads the nth."""
+
+    def __init__(self, caches: Sequence[KVCache]) -> None:
+        self._caches = caches
+
+    def encode(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise TypeError("texts are encoded one at a time")
+
+    def denoise(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows = zip(self._caches, q.split(1), k.split(1), v.split(1), strict=True)
+        return torch.cat([cache.denoise(layer, *row) for cache, *row in rows])
 
 
 class _LayerCache:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dgemma_cli.model.cache import KVCache, Memory
+from dgemma_cli.model.cache import Apart, KVCache, Memory
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.defaults import GenerationDefaults
 from dgemma_cli.model.embedding import Embedding
@@ -95,6 +96,17 @@ class Model(nn.Module):
             batch, None if soft is None else soft.view(*batch.shape, -1), positions.expand_as(batch), cache
         )
         return self.head(hidden.view(*canvas.shape, -1))
+
+    @torch.no_grad()
+    def denoise_apart(self, canvases: Tensor, caches: Sequence[KVCache], softs: Tensor) -> Tensor:
+        """One decoder pass over canvases of several texts, each over a cache of its own.
+
+        canvases: int64 [B, C]; softs: [B, C, hidden], zeros on a first step. Returns float32 logits [B, C, V]: those of
+        ``denoise`` up to rounding, which hangs on how many there are.
+        """
+        places = torch.arange(canvases.shape[1], device=self.device)
+        positions = torch.stack([cache.length + places for cache in caches])
+        return self.head(self.run_decoder(canvases, softs, positions, Apart(caches)))
 
     @torch.no_grad()
     def soft_embedding(self, logits: Tensor) -> Tensor:

@@ -122,3 +122,25 @@ def test_a_reply_that_is_left_leaves_a_good_cache(model: Model, stop: int) -> No
     again = list(shelf.reply(PROMPT, SEEDED, "a"))
     assert cached(again) == len(PROMPT) - 1
     torch.testing.assert_close(numbers(again)[0], numbers(list(generate(model, PROMPT, SEEDED)))[0], rtol=1e-4, atol=0)
+
+
+def test_replies_without_a_seed_share_their_passes_and_one_with_a_seed_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.random_model(context=512)
+    sizes: list[int] = []
+    run = Model.denoise_apart
+
+    def counted(self: Model, canvases: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(len(canvases))
+        return run(self, canvases, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "denoise_apart", counted)
+    shelf = Shelf(model, PLENTY, parallel=4)
+    replies = [shelf.reply(PROMPT, options) for options in (FREE, FREE, SEEDED)]
+    told: list[list[Event]] = [[], [], []]
+    for events in itertools.zip_longest(*replies):
+        for own, event in zip(told, events, strict=True):
+            own.extend([] if event is None else [event])
+    assert max(sizes) == 2
+    assert numbers(told[2]) == numbers(list(generate(model, PROMPT, SEEDED)))

@@ -60,7 +60,7 @@ class Session(ScriptedSession):
         if options.t_min is not None and options.t_max is not None and options.t_max < options.t_min:
             raise UsageError("t-max is below t-min.")
 
-    def shelf(self, budget: int) -> Shelf:
+    def shelf(self, budget: int, parallel: int) -> Shelf:
         return Shelf()
 
     def in_use(self) -> dict[str, int]:
