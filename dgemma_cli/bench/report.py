@@ -181,7 +181,7 @@ def _table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> 
         [_name(row), *([row["preset"]] if with_preset else []), *(column(row) for column in columns.values())]
         for row in rows
     ]
-    return _lines(header, body)
+    return _lines(header, body, names=2 if with_preset else 1)
 
 
 def _name(row: Row) -> str:
@@ -190,18 +190,18 @@ def _name(row: Row) -> str:
     return str(row["prompt"]) if row["context"] is None else f"{row['prompt']}, {row['context']:,}"
 
 
-def _lines(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A markdown table whose source is aligned, too: what is called something at the left, figures at the right."""
+def _lines(header: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A markdown table whose source is aligned, too: the first columns, names, at the left, figures at the right."""
     widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         padded = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            cell.ljust(width) if column < names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
 
-    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    rule = ["-" * (width + 2) if column < names else "-" * (width + 1) + ":" for column, width in enumerate(widths)]
     return "\n".join([line(header), "|" + "|".join(rule) + "|", *map(line, body)])
 
 
