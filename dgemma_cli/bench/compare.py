@@ -24,7 +24,7 @@ _FIGURES = {
 _KEYS = ("model", "format", "preset", "fixed_steps", "prompt", "context", "max_tokens")
 # Where these differ, something else was measured than the program.
 _SETTING = (("host", "processor"), ("gpu", "name"), ("gpu", "driver"), ("torch",), ("cuda",), ("dgemma",), ("commit",))
-_TARGET = ("device", "dtype", "threads", "kernels", "revision")
+_TARGET = ("device", "dtype", "fit", "threads", "kernels", "revision")
 
 
 def read(path: Path) -> dict[str, Any]:

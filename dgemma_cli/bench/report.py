@@ -81,7 +81,7 @@ def _target(target: Mapping[str, Any], document: Document) -> str:
     weights = f", {_bytes(target['weights_bytes'])} of weights" if target["weights_bytes"] else ""
     lines = [
         f"computed in {target['dtype']} by {target['kernels']}{threads}",
-        f"loaded in {target['load_seconds']:.2f} s{weights}",
+        f"loaded {target['fit']} in {target['load_seconds']:.2f} s{weights}",
         f"{_count(plan['rounds'], 'round')} after {_count(plan['warmup'], 'warm-up')}; mean ± standard deviation",
     ]
     if rate is not None:

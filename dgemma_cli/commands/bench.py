@@ -15,8 +15,9 @@ from dgemma_cli.bench.sizes import Size, check_formats, formats
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.dtype import Dtype
-from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, ModelOption
+from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption
 from dgemma_cli.errors import UsageError
+from dgemma_cli.fit import parse_fit
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
 from dgemma_cli.sampling.presets import PRESETS
 from dgemma_cli.terminal.environment import Environment
@@ -98,6 +99,7 @@ def bench(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
+    fit: FitOption = "off",  # as it is stored, unless something else is asked
     debug: DebugOption = False,
 ) -> None:
     """Measure a model on this machine, and how far it is from the least a step can take.
@@ -131,6 +133,7 @@ def bench(
                 "--presets": bool(asked_presets),
                 "--prompt": bool(prompt),
                 "--quality": quality,
+                "--fit": given(context, "fit"),
             }
         )
     elif asked_formats and (model or DEFAULT) != DEFAULT:
@@ -155,6 +158,7 @@ def bench(
             profile=profile,
             device=device,
             dtype=dtype.value,
+            fit=parse_fit(fit),
             form=form,
             output=output,
             compare=compare,

@@ -32,6 +32,7 @@ from dgemma_cli.commands.bench import BUDGET, MAX_TOKENS, RANDOM_CONTEXT, RANDOM
 from dgemma_cli.commands.units import size
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import OutOfMemory, UsageError
+from dgemma_cli.fit import Fit
 from dgemma_cli.machine import look
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.terminal.environment import Environment
@@ -62,6 +63,7 @@ class Request:
     profile: bool
     device: str
     dtype: str
+    fit: Fit
     form: Form
     output: Path | None
     compare: Path | None
@@ -229,7 +231,7 @@ def _measure(
     from dgemma_cli.engine.profile import profile
 
     tell("loading")
-    loaded = _random(request, subject) if subject.location is None else _load(request, subject, subject.location)
+    loaded = _random(request, subject) if subject.location is None else _load(request, subject, document["notes"])
     model, config = loaded.model, subject.config
     conditions.choose(loaded.choice.device)
     peak = probe.Peak(model.device)
@@ -285,6 +287,8 @@ def _measure(
             "random_weights": subject.location is None,
             "device": loaded.choice.device,
             "dtype": loaded.choice.dtype,
+            "fit": loaded.choice.fit,
+            "rounding": loaded.choice.rounding,
             "threads": probe.threads(),
             "kernels": model.kernels,
             "load_seconds": loaded.seconds,
@@ -305,12 +309,19 @@ def _measure(
     document["notes"] += [note for note in told if note not in document["notes"]]
 
 
-def _load(request: Request, subject: Subject, location: Location) -> Loaded:
+def _load(request: Request, subject: Subject, notes: list[str]) -> Loaded:
+    from dgemma_cli.engine import probe
+
     begun = time.perf_counter()
-    # By its folder: the name may mean several checkpoints, of which this one was chosen. As stored, or not at all.
-    session = loading.load_session(str(location.folder), request.device, request.dtype, None, "off")
+    session = loading.load_session(subject.name, request.device, request.dtype, None, request.fit, notes.append)
     seconds = time.perf_counter() - begun
-    weights = memory.of_folder(location.folder, session.choice.dtype).weights
+    if session.choice.fit == "as stored":  # told exactly by the files, also where weights were laid out anew
+        assert subject.location is not None
+        weights = memory.of_folder(subject.location.folder, session.choice.dtype).weights
+    else:
+        weights = sum(probe.weigh(session.model))
+        if "host's memory" in session.choice.fit:
+            notes.append("the floor is too low: it leaves out the way of experts from the host's memory to the device")
     return Loaded(
         subject,
         session.choice,

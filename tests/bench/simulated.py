@@ -114,6 +114,13 @@ def report(rows: list[dict[str, Any]], **environment: Any) -> dict[str, Any]:
     """A report with as much in it as a comparison looks at."""
     host = {"processor": "simulated"}
     known = {"host": host, "gpu": None, "torch": "2", "cuda": None, "dgemma": "0", "commit": None}
-    target = {"model": "simulated", "format": "none", "device": "cpu", "dtype": "float32", "threads": 1}
+    target = {
+        "model": "simulated",
+        "format": "none",
+        "device": "cpu",
+        "dtype": "float32",
+        "fit": "as stored",
+        "threads": 1,
+    }
     target |= {"kernels": "none", "revision": None}
     return {"time": "then", "environment": known | environment, "targets": [target], "rows": rows}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nano_tasks as tool
 import pytest
+from nano_jobs import FAMILIES
 
 from dgemma_cli.bench.prompts import fill, general, nano, parse_contexts, read_prompt_file
 from dgemma_cli.bench.tasks import nano_tasks, read_tasks
@@ -33,7 +34,7 @@ def test_nano_is_asked_its_own_jobs() -> None:
 
 def test_the_shipped_tasks_are_what_the_tool_writes() -> None:
     assert tool.FILE.read_text(encoding="utf-8") == tool.lines(), "run: python tools/nano_tasks.py"
-    assert len(nano_tasks()) == 17 * 6
+    assert len(nano_tasks()) == len(FAMILIES) * tool.OF_EACH
 
 
 @pytest.mark.parametrize("context", [22, 23, 60, 500, 3000])
