@@ -63,7 +63,7 @@ def test_a_second_pull_fetches_nothing(hub: FakeHub, checkpoint: Checkpoint) -> 
 
 def test_the_plan_reads_headers_only_and_writes_nothing(hub: FakeHub, checkpoint: Checkpoint) -> None:
     files = checkpoint("bf16", 100_000)
-    big = files["model-00001-of-00006.safetensors"] = files["model-00001-of-00006.safetensors"] + bytes(9_000_000)
+    big = files["model-00001-of-00007.safetensors"] = files["model-00001-of-00007.safetensors"] + bytes(9_000_000)
     hub.add(NAME, files)
     made = plan()
     assert made.total == sum(map(len, files.values()))
@@ -238,13 +238,13 @@ def test_what_other_tools_left_is_reused_and_what_is_pulled_they_find(
     commit = hub.add(NAME, files)
     root = cache.root()
     theirs = Path(snapshot_download(NAME, endpoint=hub.url, cache_dir=root, allow_patterns=["*00001*", "*.json"]))
-    with pytest.raises(ModelUnavailable, match="incomplete: 3 of 8"):
+    with pytest.raises(ModelUnavailable, match="incomplete: 3 of 9"):
         resolve(NAME)
-    before = hub.served["model-00001-of-00006.safetensors"]
+    before = hub.served["model-00001-of-00007.safetensors"]
     made = plan()
-    assert "model-00001-of-00006.safetensors" in made.here
+    assert "model-00001-of-00007.safetensors" in made.here
     assert contents(pull(made, silent)) == files
-    assert hub.served["model-00001-of-00006.safetensors"] == before
+    assert hub.served["model-00001-of-00007.safetensors"] == before
     assert theirs.samefile(made.snapshot)
     asked = len(hub.asked)
     ours = snapshot_download(NAME, endpoint=hub.url, cache_dir=root, local_files_only=True)
@@ -274,10 +274,10 @@ def test_the_index_is_checked_before_the_weights_come(hub: FakeHub, checkpoint: 
         index["weight_map"]["model.decoder.norm.weight"] = wrong
         hub.add(NAME, {**files, "model.safetensors.index.json": json.dumps(index).encode()})
         made = plan()
-        before = hub.served["model-00001-of-00006.safetensors"]
+        before = hub.served["model-00001-of-00007.safetensors"]
         with pytest.raises(CheckpointError, match=message):
             pull(made, silent)
-        assert hub.served["model-00001-of-00006.safetensors"] == before
+        assert hub.served["model-00001-of-00007.safetensors"] == before
 
 
 def test_weights_that_contradict_the_configuration_are_not_pinned(hub: FakeHub, checkpoint: Checkpoint) -> None:
@@ -310,8 +310,8 @@ def test_repositories_that_dgemma_cannot_run_are_refused_by_the_plan(hub: FakeHu
         ({**bare, "pytorch_model.bin": b"x"}, r"only as pytorch_model\.bin, which can run code"),
         (bare, "no safetensors weights"),
         ({**bare, "a.safetensors": b"x", "b.safetensors": b"x"}, "2 safetensors files"),
-        (without(shards, "model-00003-of-00006.safetensors"), "5 of 6 shards"),
-        (without(shards, "model.safetensors.index.json"), r"6 shards and no model\.safetensors\.index\.json"),
+        (without(shards, "model-00003-of-00007.safetensors"), "6 of 7 shards"),
+        (without(shards, "model.safetensors.index.json"), r"7 shards and no model\.safetensors\.index\.json"),
         (without(single, "tokenizer.json"), r"has no tokenizer\.json"),
         (without(single, "config.json"), r"has no config\.json"),
         ({**single, "config.json": other}, "tiny/bf16: config.json: model_type is 'llama'"),

@@ -135,15 +135,15 @@ def test_something_else_answers(hub: FakeHub, dgemma: Run) -> None:
 
 def test_an_incomplete_model(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run) -> None:
     hub.add(NAME, checkpoint("bf16", 100_000))
-    hub.faults = [Fault("model-00006", times=1), Fault("model-00006", status=404)]  # the plan's look goes well
+    hub.faults = [Fault("model-00007", times=1), Fault("model-00007", status=404)]  # the plan's look goes well
     failed = dgemma("pull", NAME, "--max-workers", "1")
     assert failed.code == 3
     assert "gone from the Hub" in failed.err
     run = dgemma("run", "-m", NAME, "hi")
     assert run.code == 3
-    assert "10 of 11 files" in run.err
+    assert "11 of 12 files" in run.err
     assert f"dgemma pull {NAME}" in run.err
-    assert "10 of 11 files" in dgemma("list").out
+    assert "11 of 12 files" in dgemma("list").out
 
 
 def test_a_gated_model(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
