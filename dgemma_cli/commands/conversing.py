@@ -9,7 +9,6 @@ from pathlib import Path
 
 from prompt_toolkit.history import History
 
-from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.chat.chat import Chat
 from dgemma_cli.chat.completion import complete
@@ -18,6 +17,7 @@ from dgemma_cli.chat.repl import repeat
 from dgemma_cli.chat.settings import Settings
 from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
+from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, Progress, at, find
@@ -72,8 +72,9 @@ def start(opening: Opening, environment: Environment) -> None:
         if opening.system is not None and opening.system != going.dialogue.system:
             going.set_system(opening.system)
         if opening.where.endpoint is None:
-            fetch_missing(name or DEFAULT, environment, opening.fetch, quiet=False)
-            going.loaded = going.load(name or DEFAULT)
+            name = name or default_model(environment, quiet=False)
+            fetch_missing(name, environment, opening.fetch, quiet=False)
+            going.loaded = going.load(name)
         else:  # which has names of its own
             going.loaded = at(opening.where.endpoint, opening.model, environment)
         _greet(going)

@@ -11,6 +11,7 @@ import typer
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.chat import chat, interactive
 from dgemma_cli.commands.checks import check_coloring, check_slow, given
+from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.commands.knobs import (
@@ -231,7 +232,7 @@ def run(
     )
     said = read_prompt(prompt or [], environment)
     if writer is None:
-        model = model or DEFAULT
+        model = model or default_model(environment, quiet)
         fetch_missing(model, environment, yes, quiet)
     perform(
         Request(

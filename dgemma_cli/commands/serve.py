@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import given
+from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption, YesOption
 from dgemma_cli.commands.units import seconds
@@ -91,7 +91,7 @@ def serve(
 
     hold(
         Serving(
-            model=model or DEFAULT,
+            model=model or default_model(environment, quiet=False),
             device=device,
             dtype=dtype.value,
             fit=parse_fit(fit),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
 from fake_hub import FakeHub
 
 from dgemma_cli import memory
 from dgemma_cli.catalog.known import KNOWN
 from dgemma_cli.catalog.names import Reference, parse_hub
 from dgemma_cli.catalog.plan import make_plan
+from dgemma_cli.catalog.pull import pull
+from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.verdict import best, verdict
 from dgemma_cli.machine import Gpu, Machine
+from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 
 Checkpoint = Callable[..., dict[str, bytes]]
@@ -83,3 +87,26 @@ def test_a_published_model_without_a_gpu_says_what_is_missing(hub: FakeHub, chec
     hub.add("large/bf16", {**files, "config.json": json.dumps(config).encode()})
     plan = make_plan(Reference("large/bf16", "large/bf16"))
     assert verdict(plan, machine()).text() == "There is no GPU."
+
+
+def test_of_several_on_the_disk_the_one_that_fits_is_taken_and_said(
+    hub: FakeHub, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("diffusiongemma:nvfp4", "diffusiongemma:int4")
+
+    def taken(quiet: bool, *free: float) -> str:
+        return default_model(Environment.current(), quiet, machine(*free))
+
+    assert taken(False, 80) == "diffusiongemma"  # nothing is here: nothing to choose from
+    for name in names:
+        repository = parse_hub(name)[0].repository
+        hub.add(repository, checkpoint())
+        pull(make_plan(Reference(name, repository)), lambda *_: None)
+    assert capsys.readouterr().err == ""
+    assert taken(False, 80) == names[0]
+    assert "diffusiongemma:nvfp4: the first of 2 on this disk that fits cuda:0" in capsys.readouterr().err
+    int4 = memory.of_scheme(NETWORK, CHECKPOINTS[names[1]].scheme).needs(8192, "cuda").total
+    assert taken(True, int4 / GB) == names[1]
+    assert capsys.readouterr().err == ""
+    assert taken(False, 1) == names[0]
+    assert "none of them fits" in capsys.readouterr().err
