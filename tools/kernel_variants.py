@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels import attention, dense, grouped, grouping, heads, norms, planes, router
+from dgemma_cli.kernels import attention, canvas, dense, grouped, grouping, heads, norms, planes, router, sampler
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8
@@ -22,7 +22,7 @@ VARIANTS: dict[str, Variant] = {}
 CANVAS, CHUNK = 256, 1024  # tokens in a denoising step, and at most in an encoder pass
 HIDDEN, EXPERTS, TOP_K, INNER = 2816, 128, 8, 704
 HEADS, SLIDING, FULL, WINDOW = 16, (8, 256), (2, 512), 1024  # key heads and size of a head, by kind of layer
-CAPACITY, EPS = 8192, 1e-6
+CAPACITY, EPS, VOCAB, CAP = 8192, 1e-6, 262_144, 30.0
 
 
 def variant(name: str) -> Callable[[Variant], Variant]:
@@ -136,3 +136,15 @@ for _name, (_kv_heads, _dim) in (("sliding", SLIDING), ("full", FULL)):
             window = WINDOW if dim == SLIDING[1] else None
             attention.attend_canvas(q, cache, cache, start, start, splits=splits)
             attention.attend_causal(q, cache, cache, start, window, splits=splits)
+
+
+@variant("sampler")
+def _sampler() -> None:
+    temperature, uniform = empty(1, dtype=torch.float32), empty(CANVAS, dtype=torch.float32)
+    sampler.sample(empty(CANVAS, VOCAB), CAP, temperature, uniform)
+
+
+@variant("canvas")
+def _canvas() -> None:
+    numbers, eos, ids = (empty(size, dtype=torch.int64) for size in (6, 3, CANVAS))
+    canvas.advance(numbers, eos, ids, ids, ids, empty(CANVAS, dtype=torch.float32), ids, ids, ids)

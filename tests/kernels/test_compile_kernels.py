@@ -51,7 +51,11 @@ def test_what_is_too_much() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [(86, ["attention full split"]), (90, ["attention sliding split", "heads", "norms", "router"])]
+    ("target", "words"),
+    [
+        (86, ["attention full split"]),
+        (90, ["attention sliding split", "canvas", "heads", "norms", "router", "sampler"]),
+    ],
 )
 def test_a_step_fits(tmp_path: Path, target: int, words: list[str]) -> None:
     """The kernels that ask most of a card, on one with little shared memory, and the rest of a step beside them."""
