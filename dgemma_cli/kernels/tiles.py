@@ -58,7 +58,7 @@ _TILES: dict[tuple[Kind, int], dict[int, Tile]] = {
 # The most tokens of a program: more sums would not fit into the registers.
 _MOST_TOKENS: dict[Kind, dict[int, int]] = {
     "grouped": {0: 64, 80: 32, 90: 64, 100: 32},
-    "dense": {0: 128, 100: 64, 120: 128},
+    "dense": {0: 128, 100: 32, 120: 128},
 }
 _tried: dict[tuple[Kind, int], Tile] = {}
 
