@@ -119,14 +119,15 @@ class _Attempt:
         sampler, held = self._task.sampler, self._task.held
         if held is not None:
             held.impose(logits)
-        probabilities, entropy, draft = predict(logits, sampler.schedule.temperature(step))
+        model = self._task.model
+        probabilities, entropy, draft = model.together(predict, logits, sampler.schedule.temperature(step))
         self.accepted = sampler.acceptance.accept(entropy, probabilities)
         self.canvas = self._place(torch.where(self.accepted, self._draws.pick(probabilities), self._draws.noise()))
         self.progress = Progress(draft, self.drafts, entropy, torch.isin(draft, self._eos), self._task.room)
         self.converged = sampler.stopping.stop(self.progress)
         self.drafts.append(draft)
         if not self.converged and step < sampler.steps:
-            self.soft = self._task.model.expected_embedding(probabilities)
+            self.soft = model.together(model.expected_embedding, probabilities)
 
     def rank(self) -> tuple[bool, float]:
         """Smaller is better."""

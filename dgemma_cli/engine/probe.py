@@ -69,11 +69,12 @@ def experts_used(model: Model, ids: Sequence[int], options: Options) -> float | 
     routers = [module for name, module in model.named_modules() if name.endswith(".router")]
     handles = [router.register_forward_hook(look) for router in routers]
     try:
-        for event in generate(model, ids, options):
-            if isinstance(event, BlockStarted):
-                seen.clear()  # those of the prompt
-            elif isinstance(event, BlockCommitted):
-                break
+        with model.uncrewed():
+            for event in generate(model, ids, options):
+                if isinstance(event, BlockStarted):
+                    seen.clear()  # those of the prompt
+                elif isinstance(event, BlockCommitted):
+                    break
     finally:
         for handle in handles:
             handle.remove()

@@ -20,7 +20,7 @@ from dgemma_cli.errors import DgemmaError
 from dgemma_cli.model.model import Model
 
 _PARTS = {
-    r"stack\.layers\.\d+\.self_attn": "attention",
+    r"stack\.layers\.\d+\.self_attn(\.\w*)?": "attention",
     r"stack\.layers\.\d+\.experts": "experts",
     r"stack\.layers\.\d+\.mlp": "dense MLP",
     r"stack\.layers\.\d+\.router": "router",
@@ -37,12 +37,12 @@ def profile(model: Model, ids: Sequence[int], options: Options) -> tuple[dict[st
 
     A part's time is without that of the parts inside it. Encoding the prompt and finished blocks is left out. Looking
     takes time of its own, most where parts are short; on a GPU the parts are told apart by marks in its queue, which
-    the host does not wait for. Runs step by step, the plain loop. Raises DgemmaError if the model's parts cannot be
-    seen.
+    the host does not wait for. Runs step by step, the plain loop, and without a crew. Raises DgemmaError if the model's
+    parts cannot be seen.
     """
     watch = _Watch(model.device)
     steps = 0
-    with _watched(model, watch):
+    with model.uncrewed(), _watched(model, watch):
         for event in generate(model, ids, options, denoiser=denoise):
             if isinstance(event, BlockStarted):
                 watch.enter(_SAMPLING)

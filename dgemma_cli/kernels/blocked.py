@@ -1,21 +1,23 @@
 """Weights laid out ahead of time as oneDNN's matrix kernels want them: for bfloat16 on the CPU, without gradients.
 
 torch hands oneDNN plain rows, which it repacks in every call. With few tokens for each expert that costs as much as the
-products themselves. The results are the same bits.
+products themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from dgemma_cli.kernels.reference import gated, routed_experts
+from dgemma_cli.kernels.reference import routed_experts
 
 _TYPICAL_ROWS = 256  # oneDNN picks its block sizes for so many tokens; any number may come
 
 
+@cache
 def available() -> bool:
     """Whether this build of torch and this CPU have the kernels, for bfloat16."""
     return (
@@ -25,16 +27,32 @@ def available() -> bool:
     )
 
 
-class _Matrix:
-    """One blocked matrix [rows, columns]. weight: is copied."""
+def serves(x: Tensor) -> bool:
+    """Whether the functions below take ``x``."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.requires_grad and available()
 
-    def __init__(self, weight: Tensor, typical_rows: int) -> None:
-        self._blocked = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), typical_rows)
 
-    def times(self, x: Tensor) -> Tensor:
-        """x @ weight.T: [..., columns] -> [..., rows]."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._blocked, None, "none", [], "")
-        return found
+def blocked(weight: Tensor, typical_rows: int) -> Tensor:
+    """A copy of ``weight`` [rows, columns], laid out for products with so many rows: for the functions below alone."""
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), typical_rows)
+    return found
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T: [..., columns] -> [..., rows]. weight: blocked or plain."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
+    return found
+
+
+def gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(x @ gate.T) * (x @ up.T): [..., columns] -> [..., rows]. gate, up: blocked or plain.
+
+    gelu and product are taken of the float32 sums while these are in registers: fewer passes, and fewer roundings than
+    ``reference.gated`` of a product has.
+    """
+    active = torch.ops.mkldnn._linear_pointwise.default(x, gate, None, "gelu", [], "tanh")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, active, up, None, "mul")
+    return found
 
 
 class BlockedLinear(nn.Module):
@@ -42,11 +60,22 @@ class BlockedLinear(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._matrix = _Matrix(weight, _TYPICAL_ROWS)
+        self._weight = blocked(weight, _TYPICAL_ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., columns] -> [..., rows]."""
-        return self._matrix.times(x)
+        return linear(x, self._weight)
+
+
+class BlockedMLP(nn.Module):
+    """``model.experts.MLP``. gate_up: [2 I, hidden], gate first; down: [hidden, I]."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor) -> None:
+        super().__init__()
+        self._expert = _Expert(gate_up, down, _TYPICAL_ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._expert(x)
 
 
 class BlockedExperts(nn.Module):
@@ -57,12 +86,22 @@ class BlockedExperts(nn.Module):
 
     def __init__(self, gate_up: Iterable[Tensor], down: Iterable[Tensor], typical_rows: int) -> None:
         super().__init__()
-        self._gate_up = [_Matrix(weight, typical_rows) for weight in gate_up]
-        self._down = [_Matrix(weight, typical_rows) for weight in down]
+        self._experts = [_Expert(*pair, typical_rows) for pair in zip(gate_up, down, strict=True)]
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
-        return routed_experts(x, weights, experts, len(self._down), self._run)
+        return routed_experts(x, weights, experts, len(self._experts), self._run)
 
     def _run(self, expert: int, rows: Tensor) -> Tensor:
-        return self._down[expert].times(gated(self._gate_up[expert].times(rows)))
+        return self._experts[expert](rows)
+
+
+class _Expert:
+    """down(gelu(gate) * up)."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor, typical_rows: int) -> None:
+        self._gate, self._up = (blocked(weight, typical_rows) for weight in gate_up.chunk(2))
+        self._down = blocked(down, typical_rows)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return linear(gated(x, self._gate, self._up), self._down)

@@ -25,21 +25,23 @@ class PackedEmbedding(nn.Module):
         """The rows of ``ids``: int64 [...] -> [..., hidden]."""
         return self.matrix.rows_of(ids, self.dtype)
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """hidden @ W.T: [..., hidden] -> [..., V]."""
-        scores = hidden.new_empty(*hidden.shape[:-1], self.matrix.rows)
-        for block in self._blocks():
-            scores[..., block] = F.linear(hidden, self.matrix.rows_of(block, hidden.dtype))
+    def scores(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
+        """hidden @ W.T, or that for some rows of W: [..., hidden] -> [..., V]."""
+        first, last, _ = ids.indices(self.matrix.rows)
+        scores = hidden.new_empty(*hidden.shape[:-1], last - first)
+        for block in self._blocks(first, last):
+            own = slice(block.start - first, block.stop - first)
+            scores[..., own] = F.linear(hidden, self.matrix.rows_of(block, hidden.dtype))
         return scores
 
     def mean(self, probabilities: Tensor) -> Tensor:
         """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32."""
         shape = (*probabilities.shape[:-1], self.matrix.columns)
         total = torch.zeros(shape, dtype=torch.float32, device=probabilities.device)
-        for block in self._blocks():
+        for block in self._blocks(0, self.matrix.rows):
             total += probabilities[..., block].to(self.dtype) @ self.matrix.rows_of(block, self.dtype)
         return total.to(self.dtype)
 
-    def _blocks(self) -> Iterator[slice]:
-        for first in range(0, self.matrix.rows, _BLOCK):
-            yield slice(first, min(first + _BLOCK, self.matrix.rows))
+    def _blocks(self, first: int, last: int) -> Iterator[slice]:
+        for begin in range(first, last, _BLOCK):
+            yield slice(begin, min(begin + _BLOCK, last))

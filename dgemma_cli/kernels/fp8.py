@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.packed import Packed
+from dgemma_cli.kernels.packed import Packed, Table
+
+# torch converts them one by one; looking two up at a time is six times faster.
+E4M3 = Table(torch.arange(256, dtype=torch.uint8, device="cpu").view(torch.float8_e4m3fn).float().tolist(), bits=8)
 
 
 class FP8(Packed):
@@ -26,5 +29,5 @@ class FP8(Packed):
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
 
-    def _values(self, index: int) -> Tensor:
-        return self.codes[index].float().mul_(self.scale[index])
+    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+        return E4M3.look_up(self.codes[index, part, rows]).mul_(self.scale[index, part, rows])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.packed import Packed, look_up, pairs
+from dgemma_cli.kernels.packed import Packed, Table
 
 GROUP = 32
-_PAIRS = pairs([nibble - 8.0 for nibble in range(16)])
+_TABLE = Table([nibble - 8.0 for nibble in range(16)], bits=4)
 
 
 class Int4(Packed):
@@ -33,7 +33,8 @@ class Int4(Packed):
             },
         )
 
-    def _values(self, index: int) -> Tensor:
-        # On a little-endian machine the lowest bits of an int32 are its first byte's, as the look-up wants them.
-        values = look_up(self.codes[index].view(torch.uint8), _PAIRS).view(self.stack, self.rows, -1, GROUP)
-        return values.mul_(self.scale[index].float()[..., None])
+    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+        values = _TABLE.look_up(self.codes[index, part, rows])
+        scale = self.scale[index, part, rows].float()
+        values.view(*scale.shape, GROUP).mul_(scale[..., None])
+        return values

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.packed import Packed, look_up, pairs
+from dgemma_cli.kernels.fp8 import E4M3
+from dgemma_cli.kernels.packed import Packed, Table
 
 GROUP = 16
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-_PAIRS = pairs(E2M1)
+_TABLE = Table(E2M1, bits=4)
 
 
 class NVFP4(Packed):
@@ -39,8 +40,9 @@ class NVFP4(Packed):
         )
         self.divides = divides
 
-    def _values(self, index: int) -> Tensor:
-        values = look_up(self.codes[index], _PAIRS).view(self.stack, self.rows, -1, GROUP)
-        values.mul_(self.scale[index].float()[..., None])
-        matrix_scale = self.matrix_scale[index].view(self.stack, 1, 1, 1)
+    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+        values = _TABLE.look_up(self.codes[index, part, rows])
+        scale = E4M3.look_up(self.scale[index, part, rows])
+        values.view(*scale.shape, GROUP).mul_(scale[..., None])  # exact: six significant bits at the most
+        matrix_scale = self.matrix_scale[index, part].view(())
         return values.div_(matrix_scale) if self.divides else values.mul_(matrix_scale)

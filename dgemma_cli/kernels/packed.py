@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_cli.kernels import blocked
 from dgemma_cli.kernels.reference import gated, routed_experts
 
 
@@ -37,26 +38,47 @@ class Packed(nn.Module):
 
     def unpack(self, index: int, dtype: torch.dtype) -> Tensor:
         """Matrix ``index`` as numbers, [stack * rows, columns]: computed in float32, rounded once to ``dtype``."""
-        return self._values(index).view(self.stack * self.rows, self.columns).to(dtype)
+        found = torch.empty(self.stack, self.rows, self.columns, dtype=dtype, device=self.device)
+        tile = max(1, _TILE // self.columns) if found.device.type == "cpu" else self.rows
+        for part in range(self.stack):
+            for first in range(0, self.rows, tile):
+                rows = slice(first, first + tile)
+                found[part, rows] = self._values(index, part, rows)
+        return found.view(self.stack * self.rows, self.columns)
 
-    def _values(self, index: int) -> Tensor:
-        """Float32 [stack, rows, columns]."""
+    @property
+    def device(self) -> torch.device:
+        return next(self.buffers()).device
+
+    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+        """Float32 [n, columns]: some rows of one stored matrix."""
         raise NotImplementedError
 
 
-def pairs(values: Sequence[float]) -> Tensor:
-    """What a byte of two codes stands for, for all 256 bytes: float32 [256, 2]. The low nibble comes first."""
-    byte = torch.arange(256, device="cpu")
-    table = torch.tensor(values, dtype=torch.float32, device="cpu")
-    return torch.stack((table[byte & 15], table[byte >> 4]), dim=-1)
+_TILE = 2**17  # values unpacked at once on a CPU: they stay in its second-level cache for all passes over them
 
 
-def look_up(codes: Tensor, table: Tensor) -> Tensor:
-    """Two values a byte: uint8 [..., n] by a table of ``pairs`` -> float32 [..., 2 n]."""
-    # Both values of a pair move as one 64-bit word, in one pass.
-    words = table.view(torch.int64)[:, 0].to(codes.device)
-    found = words.index_select(0, codes.flatten().int()).view(torch.float32)
-    return found.view(*codes.shape[:-1], 2 * codes.shape[-1])
+class Table:
+    """What every group of bits of 8 or 16 stands for, looked up whole: the values of one group move as one word.
+
+    values: what each code stands for, exact in bfloat16; bits: of a code, 4 or 8, the first in the lowest bits.
+    """
+
+    def __init__(self, values: Sequence[float], bits: int) -> None:
+        table = torch.tensor(values, dtype=torch.bfloat16, device="cpu")
+        pair = torch.arange(2**16, device="cpu")
+        codes = [(pair >> shift) & (2**bits - 1) for shift in range(0, 16, bits)]
+        self._count = len(codes)
+        word = {2: torch.int32, 4: torch.int64}[self._count]
+        self._words = torch.stack([table[code] for code in codes], dim=-1).view(word)[:, 0]
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Whatever holds an even number of bytes, [n, m] -> float32 [n, columns]."""
+        # On a little-endian machine the first of two bytes is the lower one.
+        places = codes.view(torch.int16).flatten().int().bitwise_and_(0xFFFF)
+        if self._words.device != codes.device:
+            self._words = self._words.to(codes.device)
+        return self._words.index_select(0, places).view(torch.bfloat16).view(len(codes), -1).float()
 
 
 class PackedLinear(nn.Module):
@@ -96,5 +118,6 @@ class PackedExperts(nn.Module):
         return routed_experts(x, weights, experts, self.down.count, self._run)
 
     def _run(self, expert: int, rows: Tensor) -> Tensor:
-        inner = gated(F.linear(rows, self.gate_up.unpack(expert, rows.dtype)))
+        gate_up = self.gate_up.unpack(expert, rows.dtype)
+        inner = blocked.gated(rows, *gate_up.chunk(2)) if blocked.serves(rows) else gated(F.linear(rows, gate_up))
         return F.linear(inner, self.down.unpack(expert, rows.dtype))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgemma_cli.kernels.crew import current, whole
+
 
 def gated(gate_up: Tensor) -> Tensor:
     """gelu(gate) * up for gate and up side by side: [..., 2 I] -> [..., I]."""
@@ -31,15 +33,21 @@ def routed_experts(
 
     x: [N, hidden]; weights, experts: [N, k]; count: how many experts there are; run(expert, rows): one expert's output
     for its rows, [n, hidden] -> [n, hidden]. Returns [N, hidden]. Each expert runs once, over all of its tokens; the
-    host reads how many these are.
+    host reads how many these are. The members of a crew take an expert each, those with most tokens first.
     """
     tokens, top_k = experts.shape
-    flat = experts.flatten()
+    flat, team = experts.flatten(), current()
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=count).tolist()
-    groups = torch.split(x.index_select(0, order // top_k), counts)
-    outputs = [run(expert, rows) for expert, rows in enumerate(groups) if len(rows)]
+    groups = [group for group in enumerate(torch.split(order // top_k, counts)) if len(group[1])]
+    longest_first = sorted(groups, key=lambda group: len(group[1]), reverse=True)
+    outputs = dict(team.map(lambda group: (group[0], run(group[0], x.index_select(0, group[1]))), longest_first))
+    by_expert = torch.cat([outputs[expert] for expert, _ in groups])
     # Each token gathers its k outputs and sums them in a fixed order, in one pass: the same bits in every run.
-    outputs_by_expert = torch.cat(outputs)
     places = order.argsort().view(tokens, top_k)
-    return F.embedding_bag(places, outputs_by_expert, per_sample_weights=weights.to(x.dtype), mode="sum")
+    share = -(-tokens // team.size)
+
+    def gather(own: tuple[Tensor, Tensor]) -> Tensor:
+        return F.embedding_bag(own[0], by_expert, per_sample_weights=own[1].to(x.dtype), mode="sum")
+
+    return whole(team.map(gather, zip(places.split(share), weights.split(share), strict=True)))

@@ -1,4 +1,6 @@
-"""Self-attention of one layer: projections, head norms and rotary angles; who looks at whom is the memory's matter."""
+"""What surrounds attention in a layer: projections, head norms and rotary angles. Who looks at whom is the memory's
+matter.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.rotary import rotate
 
 Pass: TypeAlias = Literal["encode", "denoise"]
+Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]  # queries [B, heads, T, d], keys and values [B, kv_heads, T, d]
 
 
 class Attention(nn.Module):
@@ -29,16 +32,22 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(layer.head_dim, self.eps)
         self.k_norm = RMSNorm(layer.head_dim, self.eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, memory: Memory, run: Pass) -> Tensor:
-        """x: [B, T, hidden], already normed; cos, sin: this layer's angles. Returns [B, T, hidden]."""
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Heads:
+        """x: [B, T, hidden], already normed; cos, sin: this layer's angles."""
         batch, length, _ = x.shape
         heads, kv_heads, dim = self.shape.num_heads, self.shape.num_kv_heads, self.shape.head_dim
         projected = self.qkv_proj(x).view(batch, length, -1, dim)
         q, k = projected[:, :, :heads], projected[:, :, heads : heads + kv_heads]
         # Full layers have no v_proj: their values are the keys as projected, before norm and rotation.
         v = projected[:, :, heads + kv_heads :] if self.shape.sliding else k
-        q = rotate(self.q_norm(q).transpose(1, 2), cos, sin)  # [B, heads, T, d]
-        k = rotate(self.k_norm(k).transpose(1, 2), cos, sin)
-        v = rms_norm(v, None, self.eps).transpose(1, 2)
-        attended = memory.encode(self.index, q, k, v) if run == "encode" else memory.denoise(self.index, q, k, v)
-        return self.o_proj(attended.transpose(1, 2).reshape(batch, length, heads * dim))  # type: ignore[no-any-return]
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        v = rms_norm(v, None, self.eps)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, heads: Heads, memory: Memory, run: Pass) -> Tensor:
+        """What the queries find in the memory: [B, heads, T, d]."""
+        return memory.encode(self.index, *heads) if run == "encode" else memory.denoise(self.index, *heads)
+
+    def output(self, attended: Tensor) -> Tensor:
+        """attended: [B, heads, T, d]. Returns [B, T, hidden]."""
+        return self.o_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

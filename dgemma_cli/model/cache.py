@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgemma_cli.kernels.crew import current, whole
 from dgemma_cli.model.config import LayerConfig, ModelConfig
 
 _GROWTH = 1024  # positions a full layer's buffer grows by at the least, so that short chats copy rarely
@@ -34,14 +35,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
     mask: bool [T, S], True where a query may look.
     """
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and mask is None and not causal:
+    team, kv_heads, length = current(), k.shape[1], q.shape[2]
+    group = q.shape[1] // kv_heads
+    if group > 1 and mask is None and not causal:
         # Without a mask the queries of a group are just more queries of one head: no keys are repeated.
-        folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])
-        return F.scaled_dot_product_attention(folded, k, v, scale=1.0).reshape(q.shape)
-    if grouped and mask is not None and q.device.type == "cuda":
+        q, group = q.reshape(q.shape[0], kv_heads, -1, q.shape[-1]), 1
+    if group > 1 and mask is not None and q.device.type == "cuda":
         return masked_in_blocks(q, k, v, mask)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped)
+    share = -(-kv_heads // team.size)
+
+    def some(own: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return F.scaled_dot_product_attention(*own, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=group > 1)
+
+    parts = zip(q.split(share * group, dim=1), k.split(share, dim=1), v.split(share, dim=1), strict=True)
+    found = whole(team.map(some, parts), dim=1)
+    return found.reshape(found.shape[0], -1, length, found.shape[-1])
 
 
 def masked_in_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -214,6 +222,10 @@ class KVCache:
         """After an encoder pass over ``new`` tokens."""
         self.length += new
         self._open = False
+
+    def keep(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """As ``encode`` without its attention."""
+        self._layers[layer].append(k, v)
 
     def encode(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         own = self._layers[layer]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.crew import crew, current, whole
 from dgemma_cli.model.cache import Apart, KVCache, Memory
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.defaults import GenerationDefaults
@@ -16,7 +19,9 @@ from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.norm import RMSNorm, rms_norm
 from dgemma_cli.model.stack import Stack
 
-_TILE = 8  # rows of the vocabulary's length that a CPU's second-level cache holds
+T = TypeVar("T")
+
+_TILE = 1024  # ids whose logits for a canvas a CPU's second-level cache holds
 
 
 class SelfConditioning(nn.Module):
@@ -41,6 +46,8 @@ class Model(nn.Module):
     """
 
     chunk = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
+
+    crewed = False  # whether a crew of threads computes its passes: on a CPU, for a model worth their meetings
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,7 +86,7 @@ class Model(nn.Module):
             new = chunk.shape[0]
             cache.begin(new)
             positions = torch.arange(cache.length, cache.length + new, device=self.device)
-            self.run_encoder(chunk[None], positions[None], cache)
+            self.together(self.stack.fill, self._embed(chunk[None]), positions[None], cache)
             cache.end(new)
 
     @torch.no_grad()
@@ -91,11 +98,28 @@ class Model(nn.Module):
         canvas's as if it were alone.
         """
         batch = canvas.view(-1, canvas.shape[-1])
-        positions = torch.arange(cache.length, cache.length + batch.shape[1], device=self.device)
-        hidden = self.run_decoder(
-            batch, None if soft is None else soft.view(*batch.shape, -1), positions.expand_as(batch), cache
-        )
-        return self.head(hidden.view(*canvas.shape, -1))
+        softs = None if soft is None else soft.view(*batch.shape, -1)
+        positions = torch.arange(cache.length, cache.length + batch.shape[1], device=self.device).expand_as(batch)
+
+        def step() -> Tensor:
+            hidden = self.run_decoder(batch, softs, positions, cache)
+            return self.head(hidden.view(*canvas.shape, -1))
+
+        return self.together(step)
+
+    def together(self, work: Callable[..., T], *arguments: Any) -> T:
+        """work(*arguments), on the model's crew if it has one. The crew knows no gradients."""
+        team = crew() if self.crewed else None
+        return work(*arguments) if team is None else team.run(lambda: work(*arguments))
+
+    @contextmanager
+    def uncrewed(self) -> Iterator[None]:
+        """Without a crew for a while, so that each part runs once and by itself: for those who look inside."""
+        crewed, self.crewed = self.crewed, False
+        try:
+            yield
+        finally:
+            self.crewed = crewed
 
     @torch.no_grad()
     def denoise_apart(self, canvases: Tensor, caches: Sequence[KVCache], softs: Tensor) -> Tensor:
@@ -106,7 +130,7 @@ class Model(nn.Module):
         """
         places = torch.arange(canvases.shape[1], device=self.device)
         positions = torch.stack([cache.length + places for cache in caches])
-        return self.head(self.run_decoder(canvases, softs, positions, Apart(caches)))
+        return self.together(lambda: self.head(self.run_decoder(canvases, softs, positions, Apart(caches))))
 
     @torch.no_grad()
     def soft_embedding(self, logits: Tensor) -> Tensor:
@@ -126,20 +150,28 @@ class Model(nn.Module):
         """Bidirectional pass over canvases. canvas, positions: int64 [B, C]; soft: [B, C, hidden] or None.
         Returns [B, C, hidden], normed.
         """
-        embedded = self.self_conditioning(self._embed(canvas), soft)
-        return self.stack(embedded, positions, memory, "denoise")  # type: ignore[no-any-return]
+        embedded = self._embed(canvas)
+        share = -(-canvas.shape[1] // current().size)
+        parts = embedded.split(share, dim=1)
+        softs = [None] * len(parts) if soft is None else soft.split(share, dim=1)
+        mixed = current().map(lambda part: self.self_conditioning(*part), zip(parts, softs, strict=True))
+        return self.stack(whole(mixed, dim=1), positions, memory, "denoise")  # type: ignore[no-any-return]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Tied output head: [..., hidden] -> float32 logits [..., V], softly capped."""
-        cap = self.config.logit_softcap
-        logits = self.embed_tokens.scores(hidden)
-        if logits.requires_grad or logits.device.type != "cpu":
-            return torch.tanh(logits.float() / cap) * cap
-        capped = torch.empty_like(logits, dtype=torch.float32)
-        rows = zip(logits.flatten(0, -2).split(_TILE), capped.flatten(0, -2).split(_TILE), strict=True)
-        for row, out in rows:  # a few rows at a time stay in the cache for all passes over them
-            out.copy_(row).div_(cap).tanh_().mul_(cap)
-        return capped
+        cap, embedding = self.config.logit_softcap, self.embed_tokens
+        if hidden.device.type != "cpu" or torch.is_grad_enabled():
+            return torch.tanh(embedding.scores(hidden).float() / cap) * cap
+        logits = torch.empty(*hidden.shape[:-1], self.config.vocab_size)
+
+        def tile(first: int) -> None:
+            ids = slice(first, first + _TILE)
+            # cap * tanh(x / cap), by the far cheaper sigmoid; a tile stays in the cache for all passes over it.
+            own = logits[..., ids].copy_(embedding.scores(hidden, ids))
+            own.mul_(2 / cap).sigmoid_().mul_(2 * cap).sub_(cap)
+
+        current().map(tile, range(0, self.config.vocab_size, _TILE))
+        return logits
 
     def _embed(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.embed_tokens(ids)

@@ -11,11 +11,23 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
 
     The mean is taken in float32 at least; the result has the dtype of ``x``.
     """
+    if x.dtype == torch.bfloat16 and not x.requires_grad:
+        return _in_place(x, weight, eps)
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     wide = wide * scale
     if weight is not None:
         wide = wide * weight.float()
+    return wide.to(x.dtype)
+
+
+def _in_place(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """The same in fewer passes over fewer copies."""
+    wide = x.float()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    wide.mul_(length.square_().div_(x.shape[-1]).add_(eps).rsqrt_())
+    if weight is not None:
+        wide.mul_(weight)
     return wide.to(x.dtype)
 
 

@@ -22,12 +22,12 @@ def inverse_frequencies(head_dim: int, rotary: RotaryConfig, device: torch.devic
 
 
 def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for positions [B, T]: two float32 tensors [B, 1, T, head_dim / 2], ready to meet heads."""
-    turn = positions[:, None, :, None].float() * frequencies
+    """Cosine and sine for positions [B, T]: two float32 tensors [B, T, 1, head_dim / 2], ready to meet heads."""
+    turn = positions[:, :, None, None].float() * frequencies
     return turn.cos(), turn.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate ``x`` [B, heads, T, head_dim] by the angles; the result has the dtype of ``x``."""
+    """Rotate ``x`` [B, T, heads, head_dim] by the angles; the result has the dtype of ``x``."""
     left, right = x.float().chunk(2, dim=-1)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
 import torch
 from torch import Tensor, nn
 
-from dgemma_cli.model.attention import Attention, Pass
-from dgemma_cli.model.cache import Memory
+from dgemma_cli.kernels.crew import current, whole
+from dgemma_cli.model.attention import Attention, Heads, Pass
+from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import LayerConfig, ModelConfig
 from dgemma_cli.model.experts import MLP, Experts, Router
 from dgemma_cli.model.norm import RMSNorm
 from dgemma_cli.model.rotary import angles, inverse_frequencies
 
+Angles = tuple[Tensor, Tensor]
+
+
+class Part(NamedTuple):
+    """Some of the positions, before a layer. x: the residual stream, [B, T, hidden]; turns: the angles of each kind of
+    layer; heads: queries, keys and values of that layer, None behind the last.
+    """
+
+    x: Tensor
+    turns: dict[tuple[bool, int], Angles]
+    heads: Heads | None
+
+
+class Halfway(NamedTuple):
+    """Some of the positions, between a layer's attention and its end. x: the residual stream, dense: the MLP's output,
+    [B, T, hidden] both; routed: the experts' input, [B * T, hidden]; weights, experts: the router's, [B * T, top_k].
+    """
+
+    x: Tensor
+    dense: Tensor
+    routed: Tensor
+    weights: Tensor
+    experts: Tensor
+
 
 class Layer(nn.Module):
-    """Attention, then a dense MLP and routed experts side by side, each with a norm before and after."""
+    """Attention, then a dense MLP and routed experts side by side, each with a norm before and after.
+
+    Between attention and the experts, where positions meet, it is in three parts that any of them may pass alone.
+    """
 
     def __init__(self, config: ModelConfig, layer: LayerConfig, index: int) -> None:
         super().__init__()
@@ -37,21 +68,29 @@ class Layer(nn.Module):
         self.encoder_scalar = nn.Parameter(torch.ones(1))
         self.decoder_scalar = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, memory: Memory, run: Pass) -> Tensor:
-        """x: the residual stream, [B, T, hidden] in and out."""
-        attended = self.self_attn(self.input_layernorm(x), cos, sin, memory, run)
-        x = x + self.post_attention_layernorm(attended)
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Heads:
+        """x: the residual stream, [B, T, hidden]."""
+        heads: Heads = self.self_attn.project(self.input_layernorm(x), cos, sin)
+        return heads
+
+    def middle(self, x: Tensor, attended: Tensor) -> Halfway:
+        """attended: [B, heads, T, d]."""
+        x = x + self.post_attention_layernorm(self.self_attn.output(attended))
         dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(x)))
-        flat = x.reshape(-1, x.shape[-1])  # [N, hidden]
-        weights, experts = self.router(flat)
-        routed = self.experts(self.pre_feedforward_layernorm_2(flat), weights, experts).view_as(x)
-        routed = self.post_feedforward_layernorm_2(routed)
-        x = x + self.post_feedforward_layernorm(dense + routed)
+        flat = x.reshape(-1, x.shape[-1])
+        return Halfway(x, dense, self.pre_feedforward_layernorm_2(flat), *self.router(flat))
+
+    def end(self, half: Halfway, routed: Tensor, run: Pass) -> Tensor:
+        """routed: the experts' output, [B * T, hidden]. Returns the residual stream, [B, T, hidden]."""
+        routed = self.post_feedforward_layernorm_2(routed.view_as(half.x))
+        x: Tensor = half.x + self.post_feedforward_layernorm(half.dense + routed)
         return x * (self.encoder_scalar if run == "encode" else self.decoder_scalar)
 
 
 class Stack(nn.Module):
-    """All layers and the final norm."""
+    """All layers and the final norm. The members of a crew take some of the positions each, and meet for attention and
+    for the experts.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,11 +100,65 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, memory: Memory, run: Pass) -> Tensor:
         """x: embeddings [B, T, hidden]; positions: int64 [B, T]. Returns the normed output, [B, T, hidden]."""
-        turns: dict[tuple[bool, int], tuple[Tensor, Tensor]] = {}
-        for layer, shape in zip(self.layers, self.config.layers, strict=True):
-            kind = (shape.sliding, shape.head_dim)
-            if kind not in turns:
-                rotary = self.config.rotary_sliding if shape.sliding else self.config.rotary_full
-                turns[kind] = angles(positions, inverse_frequencies(shape.head_dim, rotary, x.device))
-            x = layer(x, *turns[kind], memory, run)
-        return self.norm(x)  # type: ignore[no-any-return]
+        parts = self._parts(x, positions)
+        for index in range(len(self.layers)):
+            parts = self._layer(index, parts, memory, run)
+        return whole(current().map(self.norm, (part.x for part in parts)), dim=1)
+
+    def fill(self, x: Tensor, positions: Tensor, cache: KVCache) -> None:
+        """As ``forward`` to encode, for the sake of the cache alone: of the last layer only its keys are computed."""
+        parts = self._parts(x, positions)
+        for index in range(len(self.layers) - 1):
+            parts = self._layer(index, parts, cache, "encode")
+        _, keys, values = _heads(parts)
+        cache.keep(len(self.layers) - 1, keys, values)
+
+    def _parts(self, x: Tensor, positions: Tensor) -> list[Part]:
+        team = current()
+        share = -(-x.shape[1] // team.size)
+
+        def begin(own: tuple[Tensor, Tensor]) -> Part:
+            turns = {}
+            for shape in self.config.layers:
+                if (kind := _kind(shape)) not in turns:
+                    rotary = self.config.rotary_sliding if shape.sliding else self.config.rotary_full
+                    turns[kind] = angles(own[1], inverse_frequencies(shape.head_dim, rotary, x.device))
+            return self._before(0, own[0], turns)
+
+        return team.map(begin, zip(x.split(share, dim=1), positions.split(share, dim=1), strict=True))
+
+    def _at(self, index: int) -> Layer:
+        return cast(Layer, self.layers[index])
+
+    def _before(self, index: int, x: Tensor, turns: dict[tuple[bool, int], Angles]) -> Part:
+        if index == len(self.layers):
+            return Part(x, turns, None)
+        return Part(x, turns, self._at(index).project(x, *turns[_kind(self.config.layers[index])]))
+
+    def _layer(self, index: int, parts: Sequence[Part], memory: Memory, run: Pass) -> list[Part]:
+        layer, team = self._at(index), current()
+        attended = layer.self_attn(_heads(parts), memory, run).split([part.x.shape[1] for part in parts], dim=2)
+        halves = team.map(lambda pair: layer.middle(pair[0].x, pair[1]), zip(parts, attended, strict=True))
+        routed = layer.experts(
+            whole([half.routed for half in halves]),
+            whole([half.weights for half in halves]),
+            whole([half.experts for half in halves]),
+        ).split([len(half.routed) for half in halves])
+
+        def onward(own: tuple[Part, Halfway, Tensor]) -> Part:
+            part, half, found = own
+            return self._before(index + 1, layer.end(half, found, run), part.turns)
+
+        return team.map(onward, zip(parts, halves, routed, strict=True))
+
+
+def _kind(layer: LayerConfig) -> tuple[bool, int]:
+    """What the angles of a layer hang on."""
+    return layer.sliding, layer.head_dim
+
+
+def _heads(parts: Sequence[Part]) -> Heads:
+    """Queries, keys and values of all positions."""
+    own = [part.heads for part in parts if part.heads is not None]
+    q, k, v = (whole(kind, dim=2) for kind in zip(*own, strict=True))
+    return q, k, v

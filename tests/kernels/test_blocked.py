@@ -23,12 +23,28 @@ def test_linear(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(found, F.linear(noise(*shape), weight), rtol=1e-2, atol=1e-2)
 
 
-def test_experts() -> None:
+def expert(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    return F.linear(gated(F.linear(x, gate_up)), down)
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).abs().mean())
+
+
+def test_mlp_is_nearer_to_float64_than_plain_products() -> None:
+    gate_up, down, x = noise(64, 48) / 7, noise(48, 32) / 6, noise(2, 19, 48)
+    exact = expert(x.double(), gate_up.double(), down.double())
+    assert error(blocked.BlockedMLP(gate_up, down)(x), exact) < error(expert(x, gate_up, down), exact)
+
+
+def test_experts_are_nearer_to_float64_than_plain_products() -> None:
     gate_up, down, x = noise(6, 64, 48) / 7, noise(6, 48, 32) / 6, noise(19, 48)
     weights = torch.rand(19, 2, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(38).view(19, 2) % 5  # the last expert has no token
-    expected = routed_experts(
-        x, weights, ids, 6, lambda expert, rows: F.linear(gated(F.linear(rows, gate_up[expert])), down[expert])
-    )
+
+    def plain(dtype: torch.dtype) -> torch.Tensor:
+        wide_up, wide_down = gate_up.to(dtype), down.to(dtype)
+        return routed_experts(x.to(dtype), weights, ids, 6, lambda e, rows: expert(rows, wide_up[e], wide_down[e]))
+
     found = blocked.BlockedExperts(gate_up, down, 8)(x, weights, ids)
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    assert error(found, plain(torch.float64)) < error(plain(torch.bfloat16), plain(torch.float64))

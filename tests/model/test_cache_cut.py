@@ -71,7 +71,7 @@ def test_a_pass_that_was_interrupted_cannot_be_cut(model: Model, monkeypatch: py
     def interrupt(*arguments: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls == 1:  # the last layer has none
             raise KeyboardInterrupt
         return attend(*arguments)
 
