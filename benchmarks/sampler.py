@@ -193,7 +193,10 @@ def picture(found: list[dict[str, Any]]) -> str:
         for each in found
         if each["policy"] != AHEAD
     ]
-    return draw(points, found[0]["prompts"])
+    reference = found[0]
+    prompts, passes = reference["prompts"], reference["passes"]
+    canvases = round((passes + prompts) / (reference["steps_mean"] + 1))  # passes = steps + canvases - prompts
+    return draw(points, prompts, 1 - (2 * canvases - prompts) / passes)
 
 
 def best_of(folder: Path, rounds: int) -> None:
