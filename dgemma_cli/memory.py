@@ -40,6 +40,7 @@ _BLOCK = 4096
 # How the KV cache of a full layer grows, and how many tokens the encoder takes at once.
 _GROWTH = _CHUNK = 1024
 _QUERIES = 256  # that attend at once
+_FIRST = 4096  # positions of a full layer in a static cache, at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Footprint:
         """
         return Needs(
             weights=self.weights - (offloaded - min(2, offloaded)) * self.experts,
-            cache=cache_bytes(self.config, context, self.dtype),
+            cache=cache_bytes(self.config, context, self.dtype, static=kind == "cuda" and not offloaded),
             working=_working(self.config, context, self.dtype, kind, offloaded > 0) + self.largest * _UNPACKING,
             process=_PROCESS[kind],
             host=offloaded * self.experts,
@@ -153,19 +154,24 @@ def _formats(plan: Plan) -> tuple[tuple[str, str], ...]:
     return tuple((part, " and ".join(labels)) for part, labels in found.items())
 
 
-def cache_bytes(config: ModelConfig, context: int, dtype: str = "bfloat16") -> int:
+def cache_bytes(config: ModelConfig, context: int, dtype: str = "bfloat16", static: bool = False) -> int:
     """Bytes of the KV cache of one conversation once ``context`` tokens are kept, with room for a canvas.
 
-    The buffers of full layers grow by halves, so that up to a third of them may be spare.
+    The buffers of full layers grow by halves, so that up to a third of them may be spare. static: as in
+    ``model.static_cache``, where they begin larger, and sliding layers have room for a pass of the encoder.
     """
-    canvas = config.canvas_length
-    capacity = canvas + _GROWTH
+    canvas, window, most = config.canvas_length, config.sliding_window - 1, config.max_context
+    capacity, sliding = canvas + _GROWTH, window
+    if static:
+        capacity, sliding = canvas + min(_FIRST, most), min(window + _CHUNK, most)
     for kept in [*range(_CHUNK, context, _CHUNK), context]:
         if kept + canvas > capacity:
             capacity = max(kept + canvas, capacity + max(_GROWTH, capacity // 2))
+            if static:
+                capacity = min(capacity, most + canvas)
     total = 0
     for layer in config.layers:
-        positions = config.sliding_window - 1 + canvas if layer.sliding else capacity
+        positions = sliding + canvas if layer.sliding else capacity
         total += 2 * layer.num_kv_heads * layer.head_dim * positions * _ITEM_BYTES[dtype]
     return total
 

@@ -66,7 +66,7 @@ class Writer(Protocol):
     def converse(self) -> Conversation:
         """A conversation with this model."""
 
-    def described(self) -> list[str]:
+    def described(self, options: Options) -> list[str]:
         """What ``-v`` tells of it, a line each."""
 
 
@@ -90,6 +90,7 @@ class Loaded(Protocol):
     def model(self) -> Any: ...
     @property
     def room(self) -> int: ...
+    def steps(self, options: Options) -> str: ...
     def encode(self, messages: Sequence[Message], thinking: bool) -> list[int]: ...
     def language(self, prompt: Sequence[int]) -> Language: ...
     def generate(self, ids: Sequence[int], options: Options) -> Iterator[Event]: ...
@@ -123,12 +124,14 @@ class InProcess:
     def converse(self) -> Conversation:
         return _Narrated(self.session)
 
-    def described(self) -> list[str]:
+    def described(self, options: Options) -> list[str]:
         session, choice = self.session, self.session.choice
         lines = [
             f"model   {session.name} ({session.folder})",
             f"device  {choice.device} ({choice.why_device})",
             f"dtype   {choice.dtype} ({choice.why_dtype})",
+            f"kernels {session.model.kernels}",
+            f"steps   {session.steps(options)}",
         ]
         if choice.fit != "as stored":
             lines.append(f"fit     {choice.fit}" + (f" (errors: {choice.rounding})" if choice.rounding else ""))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels import attention, canvas, dense, grouped, grouping, heads, norms, planes, router, sampler
+from dgemma_cli.kernels import attention, canvas, dense, gate, grouped, grouping, heads, norms, planes, router, sampler
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8
@@ -20,7 +20,7 @@ Variant = Callable[[], object]
 VARIANTS: dict[str, Variant] = {}
 
 CANVAS, CHUNK = 256, 1024  # tokens in a denoising step, and at most in an encoder pass
-HIDDEN, EXPERTS, TOP_K, INNER = 2816, 128, 8, 704
+HIDDEN, DENSE, EXPERTS, TOP_K, INNER = 2816, 2112, 128, 8, 704
 HEADS, SLIDING, FULL, WINDOW = 16, (8, 256), (2, 512), 1024  # key heads and size of a head, by kind of layer
 CAPACITY, EPS, VOCAB, CAP = 8192, 1e-6, 262_144, 30.0
 
@@ -110,6 +110,11 @@ def _norms() -> None:
     norms.rms_norm(x, None, EPS)
     norms.residual_norms(x, x, weight, weight, weight, empty(HIDDEN, dtype=torch.float32), EPS)
     norms.combine(x, x, empty(CANVAS, TOP_K, HIDDEN), weight, weight, weight, empty(1), weight, EPS)
+
+
+@variant("gate")
+def _gate() -> None:
+    gate.gated(empty(CANVAS, 2 * DENSE))
 
 
 @variant("router")

@@ -52,6 +52,12 @@ class Session:
 
         return generate(self.model, ids, options)
 
+    def steps(self, options: Options) -> str:
+        """Which loop runs a canvas's steps, and why, in words."""
+        from dgemma_cli.engine.choice import choose
+
+        return choose(self.model, options)[1]
+
     def converse(self) -> Conversation:
         """A conversation that keeps its cache from turn to turn."""
         from dgemma_cli.engine.session import Session as Conversation

@@ -86,7 +86,7 @@ def perform(request: Request, environment: Environment) -> None:
             explain=lambda text: say(text) if request.verbose else None,
         )
         if request.verbose:
-            say(*writer.described())
+            say(*writer.described(request.options))
         entries = writer.write(messages, request.thinking, request.options, request.slow)
         start = Start(
             writer.name, writer.device, writer.dtype, request.prompt, request.system, request.slow, writer.fit

@@ -128,8 +128,8 @@ class _Warm:
     def place(self) -> str:
         return self._now.place
 
-    def described(self) -> list[str]:
-        return self._now.described()
+    def described(self, options: Options) -> list[str]:
+        return self._now.described(options)
 
     def count(self, messages: Sequence[Message], thinking: bool) -> int:
         from dgemma_cli.server.wire import Gone

@@ -36,7 +36,7 @@ def graphed(task: Task, ahead: int = AHEAD) -> Generator[Denoised, None, Canvas]
     """``denoise.Denoiser`` for a FusedModel, one canvas on SeededDraws, and no held text."""
     model, cache, (draws,) = task.model, task.cache, task.draws
     assert isinstance(model, FusedModel) and isinstance(cache, StaticCache) and isinstance(draws, SeededDraws)
-    board = _board(model, cache.buffers, task.sampler.steps)
+    board = board_of(model, cache.buffers, task.sampler.steps)
     board.begin(task, draws)
     board.launch(1 + ahead)
     for step in range(1, task.sampler.steps + 1):
@@ -52,11 +52,11 @@ def graphed(task: Task, ahead: int = AHEAD) -> Generator[Denoised, None, Canvas]
     raise AssertionError("a canvas takes at least one step")
 
 
-def _board(model: FusedModel, buffers: Buffers, steps: int) -> _Board:
-    """The one of these buffers, made or made anew if it must be."""
-    board = cast("_Board | None", buffers.programs.get("denoise"))
+def board_of(model: FusedModel, buffers: Buffers, steps: int) -> Board:
+    """The board of these buffers, recorded if there is none yet for so many steps."""
+    board = cast("Board | None", buffers.programs.get("denoise"))
     if board is None or board.steps < steps:
-        board = _Board(model, buffers, max(steps, _STEPS))
+        board = Board(model, buffers, max(steps, _STEPS))
         buffers.programs["denoise"] = board
     return board
 
@@ -84,8 +84,11 @@ class _Both:
         return self.device[index], self.host[index]
 
 
-class _Board:
-    """The buffers and programs of a canvas's steps over one cache's buffers. C positions, V ids; steps: at the most."""
+class Board:
+    """The buffers and programs of a canvas's steps over one cache's buffers. C positions, V ids; steps: at the most.
+
+    look: a step, up to the decision to stop and the next canvas; soften: the self-conditioning for the next step.
+    """
 
     def __init__(self, model: FusedModel, buffers: Buffers, steps: int) -> None:
         self.steps = steps
@@ -112,8 +115,8 @@ class _Board:
         self._rules = Rules(self._settings.device, canvas, sorted(model.defaults.eos_ids))
         self._probabilities = self._soft
         self._temperatures.device.fill_(1.0)  # recording runs a step or two
-        self._look = model.executor.record(self._look_once)
-        self._soften = model.executor.record(self._soften_once)
+        self.look = model.executor.record(self._look_once)
+        self.soften = model.executor.record(self._soften_once)
         # What the host knows of the canvas under way.
         self._most = self._launched = 0
         self._report = False
@@ -138,13 +141,13 @@ class _Board:
     def launch(self, steps: int) -> None:
         """Have so many steps launched, within the cap."""
         for step in range(self._launched, min(steps, self._most)):
-            self._look()
+            self.look()
             told = [self._stops]
             if self._report:
                 told += [self._drafts, self._entropies, self._accepted]
             self._waits.append(self._model.executor.fetch([each.row(step) for each in told]))
             if step + 1 < self._most:
-                self._soften()
+                self.soften()
             self._launched = step + 1
 
     def stops(self, step: int) -> bool:
@@ -173,26 +176,33 @@ class _Board:
         return found[-1], found[0] if step > 1 else None
 
     def _look_once(self) -> None:
-        """A step, up to the decision to stop and the next canvas."""
         model, step = self._model, self._step
         hidden = model.decode(self._canvas, self._soft, self._buffers)
         uniform = self._uniform.device.index_select(0, step)[0]
         temperature = self._temperatures.device.index_select(0, step)
         sampled = sample(model, hidden, temperature, uniform)
-        accepted = self._rules.accept(sampled.entropy)
-        noise = self._noise.device.index_select(0, step + 1)[0]
-        self._canvas.copy_(torch.where(accepted, sampled.picked, noise))
+        accepted, stop = self._decide(sampled, self._noise.device.index_select(0, step + 1)[0])
         self._probabilities = sampled.probabilities  # kept, so that its memory is not given to the next recording
         rows = (
-            (self._stops, self._rules.stop(sampled.draft, sampled.entropy)),
+            (self._stops, stop),
             (self._drafts, sampled.draft),
             (self._entropies, sampled.entropy),
             (self._accepted, accepted),
         )
         for told, row in rows:
-            told.device.index_copy_(0, step, row[None])
+            told.device.index_copy_(0, step, row.view(1, *told.device.shape[1:]))
         step.add_(1)
 
+    def _decide(self, sampled: Sampled, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What is accepted and whether to stop; writes the next canvas."""
+        rules, advance = self._rules, self._model.operations.advance
+        draft, entropy, picked, _ = sampled
+        if advance is not None:
+            state = rules.numbers, rules.eos, rules.previous, rules.unchanged
+            return advance(*state, draft, entropy, picked, noise, self._canvas)
+        accepted = rules.accept(entropy)
+        self._canvas.copy_(torch.where(accepted, picked, noise))
+        return accepted, rules.stop(draft, entropy)
+
     def _soften_once(self) -> None:
-        """The self-conditioning of the next step."""
         self._soft.copy_(self._model.expected_embedding(self._probabilities))

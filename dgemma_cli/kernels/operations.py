@@ -32,13 +32,42 @@ class Sample(Protocol):
         ...
 
 
+class Advance(Protocol):
+    def __call__(
+        self,
+        numbers: Tensor,
+        eos: Tensor,
+        previous: Tensor,
+        unchanged: Tensor,
+        draft: Tensor,
+        entropy: Tensor,
+        picked: Tensor,
+        noise: Tensor,
+        canvas: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """A step's decisions by the tensors of ``sampling.rules.Rules``, which are the first four. canvas: int64 [C],
+        becomes the next step's: picked where accepted, else noise. Returns what is accepted, bool [C], and whether to
+        stop, bool [1].
+        """
+        ...
+
+
 class Operations(Protocol):
     """N tokens of one sequence. Keys and values are in buffers [kv_heads, capacity, d]; int32 [1] tensors hold what
     differs from pass to pass.
     """
 
     name: str  # for people to read
-    sample: Sample | None  # None: the functions of ``sampling`` do
+
+    @property
+    def sample(self) -> Sample | None:
+        """None: the functions of ``sampling`` do it."""
+        ...
+
+    @property
+    def advance(self) -> Advance | None:
+        """None: the rules themselves do it."""
+        ...
 
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """x @ W.T for a linear map of any format: [N, columns] -> [N, rows]."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgemma_cli.kernels.operations import Sample, expert_matrices
+from dgemma_cli.kernels.operations import Advance, Sample, expert_matrices
 from dgemma_cli.kernels.reference import gated, route
 
 
@@ -15,6 +15,7 @@ class PlainOperations:
 
     name = "torch reference"
     sample: Sample | None = None
+    advance: Advance | None = None
 
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         return module(x)  # type: ignore[no-any-return]

@@ -117,7 +117,7 @@ class _FusedLayer:
         self._layer = layer
         self._operations = operations
         self._eps = layer.router.eps
-        self._router_weight = layer.router.scale.detach() * layer.router.root
+        self._router_weight = layer.router.scale.detach().float() * layer.router.root
         self.input_weight = layer.input_layernorm.weight
 
     def __call__(

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Run = Callable[[], None]
+Run = Callable[[], object]
 
 
 class Executor(Protocol):

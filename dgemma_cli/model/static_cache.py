@@ -166,6 +166,8 @@ class StaticCache(KVCache):
             return
         capacity = max(positions + canvas, capacity + max(_GROWTH, capacity // 2))
         capacity = min(capacity, self._config.max_context + canvas)
+        if buffers.programs and buffers.numbers.is_cuda:
+            torch.cuda.synchronize(buffers.numbers.device)  # none of them may be under way
         buffers.programs.clear()
         for index, layer in enumerate(self._config.layers):
             for side in (buffers.k, buffers.v):

@@ -37,41 +37,42 @@ def settings(acceptance: Acceptance, stopping: Stopping, room: int, canvas: int)
 class Rules:
     """Decides by ``settings`` on a device, and remembers what it must of a canvas's steps. C positions.
 
-    numbers: int64 [6], written by others before the first step of a canvas.
+    numbers: int64 [6], written by others before the first step of a canvas. eos: the ids that end a reply, at least
+    one. previous: the draft of the last step; unchanged: in how many steps before that one, without a gap, a position's
+    draft was the same.
     """
 
     def __init__(self, numbers: Tensor, canvas: int, eos_ids: Sequence[int]) -> None:
         device = numbers.device
-        self._numbers = numbers
-        self._eos = torch.tensor(eos_ids, dtype=torch.int64, device=device)
+        self.numbers = numbers
+        self.eos = torch.tensor(eos_ids or [_NEVER], dtype=torch.int64, device=device)
         self._place = torch.arange(canvas, device=device)
-        self._previous = torch.zeros(canvas, dtype=torch.int64, device=device)
-        # In how many steps before the last one, without a gap, a position's draft was the same as in that.
-        self._unchanged = torch.zeros(canvas, dtype=torch.int64, device=device)
+        self.previous = torch.zeros(canvas, dtype=torch.int64, device=device)
+        self.unchanged = torch.zeros(canvas, dtype=torch.int64, device=device)
 
     def begin(self) -> None:
         """Before the first step of a canvas."""
-        self._previous.fill_(_NEVER)
+        self.previous.fill_(_NEVER)
 
     def accept(self, entropy: Tensor) -> Tensor:
         """As ``EntropyBound.accept``: nats [C] -> bool [C]."""
         ascending, order = whole(entropy).sort(stable=True)
         before = ascending.cumsum(0) - ascending
-        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= self._numbers[0])
+        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= self.numbers[0])
 
     def stop(self, draft: Tensor, entropy: Tensor) -> Tensor:
         """Whether the rule commits this draft, int64 [C], of these nats [C]: bool []. To be asked once a step, in
         order, since the draft is remembered.
         """
-        _, allowed, sure, stability, settled, room = self._numbers.unbind()
-        self._unchanged.copy_(torch.where(draft == self._previous, self._unchanged + 1, 0))
-        self._previous.copy_(draft)
+        _, allowed, sure, stability, settled, room = self.numbers.unbind()
+        self.unchanged.copy_(torch.where(draft == self.previous, self.unchanged + 1, 0))
+        self.previous.copy_(draft)
         doubts, length = whole(entropy), len(draft)
-        ends = (draft[:, None] == self._eos).any(dim=-1) & (self._place < room)
+        ends = (draft[:, None] == self.eos).any(dim=-1) & (self._place < room)
         end = torch.where(ends, self._place, length - 1).min()[None]  # the first, or the last position for none
-        counts = ends & ((doubts < sure) | (self._unchanged >= 1))
+        counts = ends & ((doubts < sure) | (self.unchanged >= 1))
         reach = torch.where(counts.index_select(0, end), end + 1, room)
         reach = torch.where(settled > 0, reach, length)
         doubt = torch.where(self._place < reach, doubts, 0).sum()
-        same = ((self._unchanged >= stability) | (self._place >= reach)).all()
+        same = ((self.unchanged >= stability) | (self._place >= reach)).all()
         return ((settled > 0) & (doubt < sure)) | ((doubt < allowed) & same)

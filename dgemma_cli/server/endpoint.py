@@ -82,7 +82,7 @@ class Endpoint:
     def converse(self) -> Conversation:
         return _Conversation(self)
 
-    def described(self) -> list[str]:
+    def described(self, options: Options) -> list[str]:
         return [f"model   {self.name}", f"place   {self.place} (no steps are told)"]
 
     def _entries(self, messages: Sequence[Message], thinking: bool, options: Options) -> Iterator[Entry]:

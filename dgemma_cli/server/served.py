@@ -43,7 +43,7 @@ class Served:
     def converse(self) -> Conversation:
         return _Conversation(self)
 
-    def described(self) -> list[str]:
+    def described(self, options: Options) -> list[str]:
         told = {"model": self.name, "device": self.device, "dtype": self.dtype, "fit": self.fit, "place": self.place}
         return [f"{name:<7} {value}" for name, value in told.items()]
 

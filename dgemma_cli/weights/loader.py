@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.kernels.offload import Copier, CudaCopier
-from dgemma_cli.model.blocking import block_weights
+from dgemma_cli.model.kernel_choice import asked_kernels, choose_kernels
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.offloading import offload
 from dgemma_cli.weights.build import build
@@ -44,10 +44,12 @@ def load_model(
     from where ``copier`` brings them (by default CUDA's copies).
 
     Every tensor of the checkpoint is used or belongs to the vision tower (``model.skipped`` counts those); every
-    parameter is filled. Raises CheckpointError or ModelUnavailable, naming file and tensor, before it returns.
+    parameter is filled. What computes the model hangs on the device and DGEMMA_KERNELS (``kernel_choice``). Raises
+    CheckpointError or ModelUnavailable, naming file and tensor, before it returns.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.")
+    kernels = asked_kernels()
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     check_tied_head(checkpoint)
     plan = checkpoint.plan if recipe == AS_STORED else checkpoint.repacked(recipe)
@@ -57,7 +59,7 @@ def load_model(
     model.skipped = checkpoint.skipped
     model.defaults = checkpoint.defaults
     _fill(model, checkpoint, plan, progress, device, Losses() if losses is None else losses)
-    block_weights(model)
+    model = choose_kernels(model, kernels, offloaded > 0)
     if copier is not None:
         offload(model, offloaded, copier)
     return model

@@ -65,6 +65,8 @@ def test_what_auto_took_is_told(capsysbinary: pytest.CaptureFixture[bytes]) -> N
     told = capsysbinary.readouterr().err.decode()
     assert "auto: " in told
     assert "float32 (auto: a small model on the CPU)" in told or "bfloat16" in told
+    assert "kernels " in told
+    assert "steps   plain\n" in told or "steps   recorded" in told
 
 
 def _edit_config(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:

@@ -16,6 +16,8 @@ from synthetic_tensors import FORMATS, FULL
 from dgemma_cli import memory
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.model import Model
+from dgemma_cli.model.static_cache import Pool, StaticCache
 from dgemma_cli.weights.loader import load_model
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.scheme import read_scheme
@@ -86,6 +88,19 @@ def test_cache(tmp_path: Path, tokens: int, dtype: str) -> None:
     assert memory.cache_bytes(model.config, tokens, dtype) == allocated(cache)
 
 
+@pytest.mark.parametrize("context", [2000, 8192])
+@pytest.mark.parametrize("tokens", [1, 1024, 2000, 4096, 4097, 7000])
+def test_cache_on_cuda(tmp_path: Path, context: int, tokens: int) -> None:
+    tokens = min(tokens, context)
+    folder = raw_files.checkpoint(tmp_path, max_position_embeddings=context)
+    config = ModelConfig.from_folder(folder)
+    cache = StaticCache(Pool(config, torch.zeros(0, dtype=torch.bfloat16), Model.chunk), 0)
+    for chunk in torch.zeros(tokens).split(Model.chunk):
+        cache.begin(len(chunk))
+        cache.end(len(chunk))
+    assert memory.cache_bytes(config, tokens, static=True) == cache.nbytes
+
+
 def allocated(cache: KVCache) -> int:
     return sum(tensor.numel() * tensor.element_size() for layer in cache._layers for tensor in (layer.k, layer.v))
 
@@ -107,6 +122,8 @@ WORKING = """
 import pathlib, resource, sys, torch
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
+from dgemma_cli.model.model import Model
+from dgemma_cli.model.static_cache import Pool, StaticCache
 from dgemma_cli.weights.loader import load_model
 
 model = load_model(pathlib.Path(sys.argv[1]), "cpu", "bfloat16")

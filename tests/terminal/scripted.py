@@ -121,7 +121,7 @@ class ScriptedSession:
             fit="as stored",
         )
     )
-    model: Any = field(default_factory=lambda: SimpleNamespace(skipped=0))
+    model: Any = field(default_factory=lambda: SimpleNamespace(skipped=0, kernels="scripted kernels"))
     messages: list[Any] = field(default_factory=list)
     options: list[Options] = field(default_factory=list)
     thinking: list[bool] = field(default_factory=list)
@@ -136,6 +136,9 @@ class ScriptedSession:
         for event in self.events():
             if options.drafts or not isinstance(event, Denoised):
                 yield event
+
+    def steps(self, options: Options) -> str:
+        return f"scripted, preset {options.preset}"
 
     def language(self, prompt: Sequence[int]) -> Language:
         return LANGUAGE

@@ -1,0 +1,63 @@
+"""The benchmark of GPUs, tried on a CPU with tiny models: every section runs, and one that fails costs no other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gpu
+import pytest
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+
+def results(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, str(BENCHMARK), "--out", str(out), "--dry-run", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads((out / "results.json").read_text()), done.stdout
+
+
+def test_a_dry_run(tmp_path: Path) -> None:
+    found, table = results(tmp_path, "--sections", "environment,nvfp4,transformers")
+    for name, section in found.items():
+        assert "error" not in section, (name, section)
+        assert "errors" not in section, (name, section["errors"])
+    assert found["environment"]["copy_bytes_per_second"] > 0
+    steps = found["nvfp4"]["steps"]
+    assert [row["context"] for row in steps] == [40, 100, 40, 100]
+    assert steps[2]["distinct_experts"] < steps[0]["distinct_experts"]
+    for row in steps:
+        assert row["step_ms"] > 0
+        assert row["floor_ms"] > 0
+        assert all(value > 0 for value in row["bytes"].values())
+    assert found["nvfp4"]["parity_same_draft"] == 1.0
+    assert found["nvfp4"]["pass_ms"] > 0
+    assert found["nvfp4"]["kernels"]
+    assert found["transformers"]["largest_difference"] < 1e-3  # its network has our weights
+    assert "floor/step" in table
+
+
+def test_a_section_that_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(gpu.SECTIONS, "fp8", 0.01)
+    for sections in ("fp8,tiles", "int4"):  # a second run completes the first one's results
+        seconds = "0" if sections == "int4" else "60"
+        monkeypatch.setattr(
+            sys, "argv", ["gpu.py", "--out", str(tmp_path), "--dry-run", "--sections", sections, "--seconds", seconds]
+        )
+        gpu.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["fp8"]["error"] == "stopped after 0.01 s"
+    assert found["tiles"]["skipped"] == "there are no tiles on a CPU"
+    assert found["int4"]["error"] == "not begun: no time left"
+    assert "fp8: stopped after 0.01 s" in capsys.readouterr().out
+
+
+def test_a_section_that_there_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), "--sections", "nvfp5"])
+    with pytest.raises(SystemExit):
+        gpu.main()
