@@ -15,7 +15,7 @@ from dgemma_cli.bench.sizes import Size, check_formats, formats
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.dtype import Dtype
-from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption
+from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, EndpointOption, FitOption, ModelOption
 from dgemma_cli.errors import UsageError
 from dgemma_cli.fit import parse_fit
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
@@ -97,6 +97,13 @@ def bench(
         Size | None,
         typer.Option("--random-weights", help="Measure steps of random weights of this size: nothing is fetched."),
     ] = None,
+    endpoint: EndpointOption = None,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(
+            "--concurrency", metavar="1,4,16", help="Users at once of the --endpoint, a row each.", show_default="1"
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
     fit: FitOption = "off",  # as it is stored, unless something else is asked
@@ -110,6 +117,11 @@ def bench(
 
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
+    if endpoint:
+        _bench_endpoint(context, endpoint, model, concurrency, prompt, max_tokens, repetitions, warmup, form, output)
+        return
+    if concurrency is not None:
+        raise UsageError("--concurrency is for the users of an --endpoint.", "On this machine: dgemma serve, then it.")
     asked_presets = _names("--presets", presets)
     asked_formats = _names("--formats", formats_)
     for name in asked_presets:
@@ -162,6 +174,50 @@ def bench(
             form=form,
             output=output,
             compare=compare,
+            flags=tuple(sys.argv[1:]),
+        ),
+        Environment.current(),
+    )
+
+
+def _bench_endpoint(
+    context: typer.Context,
+    endpoint: str,
+    model: str | None,
+    concurrency: str | None,
+    prompts: list[Path] | None,
+    max_tokens: int | None,
+    repetitions: int | None,
+    warmup: int,
+    form: Form,
+    output: Path | None,
+) -> None:
+    """Raises UsageError for flags that look into a model, which only one in this process allows."""
+    from dgemma_cli.commands.bench_endpoint import Request, parse_users, perform
+
+    flags = ("compare", "presets", "contexts", "formats_", "fixed_steps", "quality", "tasks", "profile")
+    local = [name for name in (*flags, "random_weights", "device", "dtype", "fit") if given(context, name)]
+    if local:
+        names = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in local)
+        raise UsageError(f"{names}: that needs the model in this process, but {endpoint} is to be measured.")
+    for flag, value, least in (
+        ("--max-tokens", max_tokens, 1),
+        ("--repetitions", repetitions, 1),
+        ("--warmup", warmup, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{flag} must be at least {least}, not {value}.")
+    perform(
+        Request(
+            endpoint=endpoint,
+            model=model,
+            users=parse_users(concurrency or "1"),
+            prompts=tuple(prompts or ()),
+            max_tokens=max_tokens or MAX_TOKENS,
+            repetitions=repetitions or 3,
+            warmup=warmup,
+            form=form,
+            output=output,
             flags=tuple(sys.argv[1:]),
         ),
         Environment.current(),

@@ -20,8 +20,9 @@ _REASONS = {"stop": "eos", "length": "length"}
 UNKNOWN = "unknown"
 
 
-def connect(url: str, key: str | None, model: str | None) -> Writer:
-    """The model that the server at ``url`` has under this name; None is the only one it has.
+def connect(url: str, key: str | None, model: str | None, plain: bool = False) -> Writer:
+    """The model that the server at ``url`` has under this name; None is the only one it has. plain: ask one of this
+    program's like any other.
 
     Raises UsageError for an address that is none and for a model it does not have, NetworkError if it does not answer.
     """
@@ -39,7 +40,7 @@ def connect(url: str, key: str | None, model: str | None) -> Writer:
         missing = "Several models are there." if model is None else f"{url} has no model called {model!r}."
         raise UsageError(missing, f"Take one of them with --model: {names}")
     own = models[model].get("dgemma")
-    if isinstance(own, dict) and isinstance(own.get("room"), int):
+    if isinstance(own, dict) and isinstance(own.get("room"), int) and not plain:
         device, dtype = str(own.get("device", UNKNOWN)), str(own.get("dtype", UNKNOWN))
         fit = str(own.get("fit", UNKNOWN))
         return Served(wire, model, visible(device), visible(dtype), visible(fit), own["room"], url)

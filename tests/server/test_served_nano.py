@@ -187,6 +187,10 @@ def test_everything_works_against_one_server_and_it_stops_cleanly() -> None:
         expected = dgemma("run", "-m", "nano", "--no-server", "--seed", seed, question)
         assert dgemma("run", "-m", "nano", "--seed", seed, question) == expected
         assert dgemma("run", "--endpoint", server.url, "--seed", seed, question) == expected
+        bench = ["bench", "--endpoint", server.url, "--concurrency", "2", "--repetitions", "1", "--warmup", "0"]
+        (row,) = json.loads(dgemma(*bench, "--max-tokens", "40", "-o", "json"))["rows"]
+        assert (row["users"], row["errors"], row["replies"]) == (2, 0, 16)
+        assert row["kept_tokens_per_second"]["mean"] > row["kept_tokens_per_second_a_user"]["mean"] > 0
         body = json.dumps({"messages": [{"role": "user", "content": question}], "seed": int(seed)})
         if shutil.which("curl"):
             curl = ["curl", "-sS", f"{server.url}/chat/completions", "-H", "Content-Type: application/json", "-d", body]
