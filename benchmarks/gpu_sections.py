@@ -315,8 +315,9 @@ def distinct_experts(bench: Bench, plain: Model, context: int) -> tuple[float, i
             return found
 
     fused = FusedModel(plain, Counting(), Calls())
-    ids = torch.randint(0, plain.config.vocab_size, (plain.config.canvas_length,), device=bench.device)
-    fused.decode(ids, None, held(fused, context).buffers)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, plain.config.vocab_size, (plain.config.canvas_length,), generator=generator)
+    fused.decode(ids.to(bench.device), None, held(fused, context).buffers)
     each = torch.stack(counts)
     return float((each > 0).sum(-1).float().mean()), int(each.max())
 
