@@ -3,7 +3,7 @@
     python benchmarks/server.py warm      # from the start of the process to the first draft: warm against cold
     python benchmarks/server.py memory    # 1,000 requests, and the server's memory before and after
     python benchmarks/server.py bodies    # 10,000 malformed bodies
-    python benchmarks/server.py parallel  # requests that take turns, 1 to 8 of them at a time
+    python benchmarks/server.py sharing   # one pass for several replies, against a pass for each
 
 Prints JSON. "warm" alternates the two, so that what else the machine does falls on both.
 """
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,28 +139,44 @@ def bodies(count: int) -> dict[str, Any]:
     return {"bodies": count, "statuses": dict(sorted(statuses.items())), "growth": growth, "alive": alive}
 
 
-def parallel(requests: int) -> dict[str, Any]:
-    """Kept tokens a second of all requests together, for several numbers of them at work."""
-    found = {}
-    for many in (1, 2, 4, 8):
-        with server("--parallel", str(many)) as (url, _, _), ThreadPoolExecutor(8) as pool:
+def sharing(repetitions: int) -> dict[str, Any]:
+    """CPU time of one pass over the canvases of several replies, by that of a pass for each of them."""
+    import torch
 
-            def ask(number: int, url: str = url) -> int:
-                body = {"messages": [{"role": "user", "content": QUESTION}], "seed": number, "dgemma": {"steps": 8}}
-                return int(
-                    httpx2.post(f"{url}/chat/completions", json=body, timeout=120).json()["usage"]["completion_tokens"]
+    from dgemma_cli import load
+
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        model = load("nano", dtype=dtype)
+        draw = torch.Generator().manual_seed(1)
+        vocabulary, length, hidden = model.config.vocab_size, model.config.canvas_length, model.config.hidden_size
+        caches = []
+        for number in range(8):
+            caches.append(model.new_cache())
+            model.encode(torch.randint(vocabulary, (20 + 7 * number,), generator=draw), caches[-1])
+        for many in (2, 4, 8):
+            canvases = torch.randint(vocabulary, (many, length), generator=draw)
+            softs = torch.randn(many, length, hidden, generator=draw).to(model.dtype)
+            ratios = []
+            for _ in range(repetitions):
+                begun = time.process_time()
+                alone = torch.cat(
+                    [model.denoise(canvases[n : n + 1], caches[n], softs[n : n + 1]) for n in range(many)]
                 )
-
-            list(pool.map(ask, range(8)))
-            begun = time.perf_counter()
-            tokens = sum(pool.map(ask, range(requests)))
-            found[many] = round(tokens / (time.perf_counter() - begun), 1)
-    return {"requests": requests, "tokens_per_second": found}
+                middle = time.process_time()
+                together = model.denoise_apart(canvases, caches[:many], softs)
+                ratios.append((time.process_time() - middle) / (middle - begun))
+            apart = float((alone - together).abs().max())
+            found[f"{dtype}, {many} canvases"] = {"together_over_alone": round(statistics.median(ratios), 3)} | {
+                "largest_difference_of_logits": apart
+            }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = {"warm": (warm, 9), "memory": (memory, 1000), "bodies": (bodies, 10_000), "parallel": (parallel, 64)}
+    kinds = {"warm": (warm, 9), "memory": (memory, 1000), "bodies": (bodies, 10_000), "sharing": (sharing, 15)}
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--count", type=int, metavar="N")
     arguments = parser.parse_args()
