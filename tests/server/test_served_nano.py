@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import openai
+import pexpect
 import pytest
 from running import Running, running
 
@@ -172,6 +173,22 @@ def test_a_prompt_that_is_asked_again_is_found_in_a_cache(server: Running) -> No
     assert seeded["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+def assert_chatted(variables: dict[str, str], server: Running, question: str, expected: str) -> None:
+    """A chat on a terminal of its own says that the server writes, and what."""
+    chat = pexpect.spawn(
+        sys.executable,
+        ["-m", "dgemma_cli", "chat", "-m", "nano", "--seed", "1", "--no-live", "--no-markdown", "--no-save"],
+        env={**variables, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        encoding="utf-8",
+        timeout=60,
+    )
+    chat.expect(f"in the server with pid {server.process.pid}")
+    chat.expect_exact("\x1b[?2004h")  # the prompt waits
+    chat.send(question + "\r")
+    chat.expect_exact("2004l" + expected.split("\n")[0])
+    chat.close()
+
+
 def test_everything_works_against_one_server_and_it_stops_cleanly() -> None:
     """`dgemma serve -m nano &`, and then everybody."""
     question, seed = QUESTIONS[0], "1"
@@ -187,6 +204,7 @@ def test_everything_works_against_one_server_and_it_stops_cleanly() -> None:
         expected = dgemma("run", "-m", "nano", "--no-server", "--seed", seed, question)
         assert dgemma("run", "-m", "nano", "--seed", seed, question) == expected
         assert dgemma("run", "--endpoint", server.url, "--seed", seed, question) == expected
+        assert_chatted(variables, server, question, expected)
         bench = ["bench", "--endpoint", server.url, "--concurrency", "2", "--repetitions", "1", "--warmup", "0"]
         (row,) = json.loads(dgemma(*bench, "--max-tokens", "40", "-o", "json"))["rows"]
         assert (row["users"], row["errors"], row["replies"]) == (2, 0, 16)

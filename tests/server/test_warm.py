@@ -252,7 +252,7 @@ def test_ps_and_stop(server: Running) -> None:
 
 def test_a_chat_in_a_server_goes_on_without_it() -> None:
     with running(**SCRIPTED) as server:
-        variables = {**os.environ, "DGEMMA_RUNTIME_DIR": str(server.runtime), "TERM": "xterm", "DGEMMA_NO_SAVE": "1"}
+        variables = {**os.environ, "DGEMMA_RUNTIME_DIR": str(server.runtime), "TERM": "xterm", "DGEMMA_SAVE": "0"}
         chat = pexpect.spawn(
             sys.executable,
             ["-m", "dgemma_cli", "chat", "-m", "nano", "--no-live", "--no-markdown"],
