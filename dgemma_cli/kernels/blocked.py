@@ -27,11 +27,6 @@ def available() -> bool:
     )
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the functions below take ``x``."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.requires_grad and available()
-
-
 def blocked(weight: Tensor, typical_rows: int) -> Tensor:
     """A copy of ``weight`` [rows, columns], laid out for products with so many rows: for the functions below alone."""
     found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), typical_rows)

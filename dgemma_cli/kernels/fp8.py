@@ -29,5 +29,5 @@ class FP8(Packed):
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
 
-    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
         return E4M3.look_up(self.codes[index, part, rows]).mul_(self.scale[index, part, rows])

@@ -33,7 +33,7 @@ class Int4(Packed):
             },
         )
 
-    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
         values = _TABLE.look_up(self.codes[index, part, rows])
         scale = self.scale[index, part, rows].float()
         values.view(*scale.shape, GROUP).mul_(scale[..., None])

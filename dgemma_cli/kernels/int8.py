@@ -40,7 +40,7 @@ class Int8(Packed):
         """Some rows of the only matrix, [n, columns]: as ``unpack`` gives them, without the others."""
         return _values(self.codes[0, 0, which], self.scale[0, 0, which]).to(dtype)
 
-    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
         return _values(self.codes[index, part, rows], self.scale[index, part, rows])
 
 

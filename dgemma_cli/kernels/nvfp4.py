@@ -40,9 +40,9 @@ class NVFP4(Packed):
         )
         self.divides = divides
 
-    def _values(self, index: int, part: int, rows: slice) -> Tensor:
+    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
         values = _TABLE.look_up(self.codes[index, part, rows])
         scale = E4M3.look_up(self.scale[index, part, rows])
         values.view(*scale.shape, GROUP).mul_(scale[..., None])  # exact: six significant bits at the most
-        matrix_scale = self.matrix_scale[index, part].view(())
+        matrix_scale = self.matrix_scale[index, part].view(-1, 1, 1)
         return values.div_(matrix_scale) if self.divides else values.mul_(matrix_scale)

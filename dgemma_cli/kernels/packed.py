@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgemma_cli.kernels import blocked
 from dgemma_cli.kernels.reference import gated, routed_experts
 
 
@@ -39,8 +38,11 @@ class Packed(nn.Module):
     def unpack(self, index: int, dtype: torch.dtype) -> Tensor:
         """Matrix ``index`` as numbers, [stack * rows, columns]: computed in float32, rounded once to ``dtype``."""
         found = torch.empty(self.stack, self.rows, self.columns, dtype=dtype, device=self.device)
-        tile = max(1, _TILE // self.columns) if found.device.type == "cpu" else self.rows
-        for part in range(self.stack):
+        whole, tile = slice(None), self.rows
+        parts = [whole]
+        if found.device.type == "cpu" and found.numel() > _TILE:
+            parts, tile = [slice(part, part + 1) for part in range(self.stack)], max(1, _TILE // self.columns)
+        for part in parts:
             for first in range(0, self.rows, tile):
                 rows = slice(first, first + tile)
                 found[part, rows] = self._values(index, part, rows)
@@ -50,12 +52,14 @@ class Packed(nn.Module):
     def device(self) -> torch.device:
         return next(self.buffers()).device
 
-    def _values(self, index: int, part: int, rows: slice) -> Tensor:
-        """Float32 [n, columns]: some rows of one stored matrix."""
+    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
+        """Float32 [p, n, columns]: some rows of some stored matrices."""
         raise NotImplementedError
 
 
-_TILE = 2**17  # values unpacked at once on a CPU: they stay in its second-level cache for all passes over them
+# Values unpacked at once on a CPU, if a matrix has more: with fewer, calling the operations takes as long as they do;
+# with more, the caches no longer hold what passes between them.
+_TILE = 2**18
 
 
 class Table:
@@ -73,12 +77,12 @@ class Table:
         self._words = torch.stack([table[code] for code in codes], dim=-1).view(word)[:, 0]
 
     def look_up(self, codes: Tensor) -> Tensor:
-        """Whatever holds an even number of bytes, [n, m] -> float32 [n, columns]."""
+        """Whatever holds an even number of bytes, [..., m] -> float32 [..., columns]."""
         # On a little-endian machine the first of two bytes is the lower one.
         places = codes.view(torch.int16).flatten().int().bitwise_and_(0xFFFF)
         if self._words.device != codes.device:
             self._words = self._words.to(codes.device)
-        return self._words.index_select(0, places).view(torch.bfloat16).view(len(codes), -1).float()
+        return self._words.index_select(0, places).view(torch.bfloat16).view(*codes.shape[:-1], -1).float()
 
 
 class PackedLinear(nn.Module):
@@ -118,6 +122,5 @@ class PackedExperts(nn.Module):
         return routed_experts(x, weights, experts, self.down.count, self._run)
 
     def _run(self, expert: int, rows: Tensor) -> Tensor:
-        gate_up = self.gate_up.unpack(expert, rows.dtype)
-        inner = blocked.gated(rows, *gate_up.chunk(2)) if blocked.serves(rows) else gated(F.linear(rows, gate_up))
+        inner = gated(F.linear(rows, self.gate_up.unpack(expert, rows.dtype)))
         return F.linear(inner, self.down.unpack(expert, rows.dtype))
