@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,13 +15,24 @@ from dgemma_cli.sampling.stopping import Progress, SettledReply, StableAndConfid
 
 EOS = torch.tensor([1, 3])
 
-# Sums of few of these lie on the bounds below, and next to them.
-nats = st.one_of(st.sampled_from([0.0, 1e-9, 0.005, 0.02, 0.05, 0.1, 0.10000001, 12.5]), st.floats(0, 12.5, width=32))
-bounds = st.one_of(st.sampled_from([0.0, 0.005, 0.1, 0.15, 1e30]), st.floats(0, 4))
-rule = st.one_of(
-    st.builds(StableAndConfident, st.integers(0, 3), bounds),
-    st.builds(SettledReply, st.integers(0, 3), bounds, bounds),
-)
+# Any numbers; and few, whose sums often lie on one side or the other of the bounds, or on them.
+NATS = st.floats(0, 12.5, width=32), st.sampled_from([0.0, 0.001, 0.004, 0.01, 0.02, 0.1, 1.0])
+BOUNDS = st.one_of(st.just(1e30), st.floats(0, 4)), st.sampled_from([0.0, 0.005, 0.01, 0.02, 0.1, 0.5])
+
+
+@st.composite
+def cases(draw: st.DrawFn, few: bool) -> tuple[EntropyBound, Stopping, int, list[tuple[Tensor, Tensor]]]:
+    """Policies, room, and the drafts and nats of some steps; in a step few positions change."""
+    bound, length = BOUNDS[few], draw(st.integers(1, 9 if few else 40))
+    settled = st.builds(SettledReply, st.integers(0, 2), bound, bound)
+    stopping = draw(settled if few else st.one_of(settled, st.builds(StableAndConfident, st.integers(0, 3), bound)))
+    ids = st.sampled_from([1, 3, 5, 5, 6])
+    draft, steps = draw(st.lists(ids, min_size=length, max_size=length)), []
+    for _ in range(draw(st.integers(1, 4))):
+        for place in draw(st.lists(st.integers(0, length - 1), max_size=1)):
+            draft[place] = draw(ids)
+        steps.append((torch.tensor(draft), torch.tensor(draw(st.lists(NATS[few], min_size=length, max_size=length)))))
+    return EntropyBound(draw(bound)), stopping, draw(st.integers(1, length + 1)), steps
 
 
 class OnTheDevice:
@@ -44,33 +55,28 @@ class OnTheDevice:
         return out[0].cpu(), out[1].cpu()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), rule, bounds, st.integers(1, 40), st.integers(1, 50))
-def test_step_by_step(
-    device: torch.device, data: st.DataObject, stopping: Stopping, bound: float, length: int, room: int
-) -> None:
-    acceptance = EntropyBound(bound)
-    numbers = rules.settings(acceptance, stopping, room, length)
-    found = OnTheDevice(device, length, numbers)
-    beside = rules.Rules(torch.tensor(numbers), length, EOS.tolist())
-    beside.begin()
-    drafts: list[Tensor] = []
-    draft = data.draw(st.lists(st.integers(0, 6), min_size=length, max_size=length))
-    for _ in range(data.draw(st.integers(1, 4))):
-        for place in data.draw(st.lists(st.integers(0, length - 1), max_size=2)):  # few places change at a time
-            draft[place] = data.draw(st.integers(0, 6))
-        entropy = torch.tensor(data.draw(st.lists(nats, min_size=length, max_size=length)))
-        ids = torch.tensor(draft)
+@pytest.mark.parametrize("few", [False, True])
+def test_step_by_step(device: torch.device, few: bool) -> None:
+    @settings(max_examples=160 if few else 50, deadline=None, derandomize=True)
+    @given(cases(few))
+    def check(case: tuple[EntropyBound, Stopping, int, list[tuple[Tensor, Tensor]]]) -> None:
+        acceptance, stopping, room, steps = case
+        length = len(steps[0][0])
+        numbers = rules.settings(acceptance, stopping, room, length)
+        found, beside = OnTheDevice(device, length, numbers), rules.Rules(torch.tensor(numbers), length, EOS.tolist())
+        beside.begin()
         picked, noise = torch.arange(length) + 100, torch.arange(length) + 200
-        accepted, stop = found.step(ids, entropy, picked, noise)
-        assert torch.equal(accepted, acceptance.accept(entropy))
-        assert torch.equal(accepted, beside.accept(entropy))
-        assert torch.equal(found.canvas.cpu(), torch.where(accepted, picked, noise))
-        assert torch.equal(found.previous.cpu(), ids)
-        is_eos = torch.isin(ids, EOS)
-        assert bool(stop) == stopping.stop(Progress(ids, drafts, entropy, is_eos, room))
-        assert bool(stop) == bool(beside.stop(ids, entropy))
-        drafts.append(ids)
+        drafts: list[Tensor] = []
+        for draft, entropy in steps:
+            accepted, stop = found.step(draft, entropy, picked, noise)
+            assert torch.equal(accepted, acceptance.accept(entropy))
+            assert torch.equal(accepted, beside.accept(entropy))
+            assert torch.equal(found.canvas.cpu(), torch.where(accepted, picked, noise))
+            assert bool(stop) == stopping.stop(Progress(draft, drafts, entropy, torch.isin(draft, EOS), room))
+            assert bool(stop) == bool(beside.stop(draft, entropy))
+            drafts.append(draft)
+
+    check()
 
 
 @pytest.mark.parametrize("length", [1, 16, 256])
@@ -91,3 +97,11 @@ def test_canvases_as_long_as_the_real_one(device: torch.device, length: int) -> 
         drafts.append(draft)
         stopped.append(expected)
     assert stopped[-1] and (length == 1 or not stopped[0])
+
+
+def test_an_end_counts_once_it_is_settled(device: torch.device) -> None:
+    """The rest is unsure: the canvas is finished if the EOS, itself not sure, was there a step ago."""
+    stopping, draft, entropy = SettledReply(0, 0.005, 0.01), torch.tensor([5, 1, 5, 5]), torch.tensor([0, 0.012, 1, 1])
+    found = OnTheDevice(device, 4, rules.settings(EntropyBound(0.1), stopping, 4, 4))
+    assert not found.step(draft, entropy, draft, draft)[1]
+    assert found.step(draft, entropy, draft, draft)[1]
