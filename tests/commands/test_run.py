@@ -208,7 +208,7 @@ def test_verbose_tells_what_is_used(dgemma: Run) -> None:
     assert "cpu (as asked)" in outcome.err
     assert "float32" in outcome.err
     assert "kernels scripted kernels" in outcome.err
-    assert "steps   scripted, preset reference" in outcome.err
+    assert "steps   scripted, preset balanced" in outcome.err
 
 
 def test_a_block_that_did_not_settle_is_told_unless_quiet(dgemma: Run, session: ScriptedSession) -> None:

@@ -26,24 +26,24 @@ def test_split_heads(
     q_norm, k_norm = make.random(dim), make.random(dim)
     positions = torch.arange(start, start + tokens, device=device)[None] + 100_000  # the cache need not begin at 0
     rotary = RotaryConfig(10_000.0, 1.0 if own_values else 0.25)
-    cos, sin = angles(positions, inverse_frequencies(dim, rotary, device))  # [1, 1, T, d / 2]
+    cos, sin = angles(positions, inverse_frequencies(dim, rotary, device))  # [1, T, 1, d / 2]
     k, v, out = (
         make.poisoned(kv_heads, capacity, dim),
         make.poisoned(kv_heads, capacity, dim),
         make.poisoned(tokens, heads, dim),
     )
     length = torch.tensor([start], device=device, dtype=torch.int32)
-    assert split_heads(qkv, heads, kv_heads, q_norm, k_norm, cos[0, 0], sin[0, 0], k, v, length, EPS, out) is out
+    assert split_heads(qkv, heads, kv_heads, q_norm, k_norm, cos[0, :, 0], sin[0, :, 0], k, v, length, EPS, out) is out
 
-    parts = qkv.float().view(1, tokens, -1, dim).transpose(1, 2)  # [1, rows, T, d]
-    q, keys = parts[:, :heads], parts[:, heads : heads + kv_heads]
-    values = parts[:, heads + kv_heads :] if own_values else keys
+    parts = qkv.float().view(1, tokens, -1, dim)  # [1, T, rows, d]
+    q, keys = parts[:, :, :heads], parts[:, :, heads : heads + kv_heads]
+    values = parts[:, :, heads + kv_heads :] if own_values else keys
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 1e-3}
     kept = slice(start, start + tokens)
     for found, expected in (
-        (out.transpose(0, 1), rotate(rms_norm(q, q_norm, EPS), cos, sin)[0]),
-        (k[:, kept], rotate(rms_norm(keys, k_norm, EPS), cos, sin)[0]),
-        (v[:, kept], rms_norm(values, None, EPS)[0]),
+        (out, rotate(rms_norm(q, q_norm, EPS), cos, sin)[0]),
+        (k[:, kept], rotate(rms_norm(keys, k_norm, EPS), cos, sin)[0].transpose(0, 1)),
+        (v[:, kept], rms_norm(values, None, EPS)[0].transpose(0, 1)),
     ):
         torch.testing.assert_close(found, expected.to(dtype), **tolerance)
     for cache in (k, v):  # nothing else was touched
