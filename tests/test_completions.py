@@ -99,3 +99,32 @@ def test_conversations_are_offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     journal = Store(tmp_path).create("nano", Dialogue("Be brief."))
     assert [name for name, _ in chat_ids("")] == [journal.id]
     assert chat_ids("no such beginning") == []
+
+
+LOOKED_AT = """
+import sys
+from dgemma_cli.__main__ import main
+main([])
+print(*sorted({"torch", "pydantic", "rich", "tokenizers", "httpx2", "huggingface_hub.hf_api"} & set(sys.modules)), end="", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("dgemma run --fit off -n 7 -m na", "nano"),
+        ("dgemma run --pres", "--preset"),
+        ("dgemma chats exp", "export"),
+        ("dgemma chats export --form", "--format"),
+        ("dgemma config set max_t", "max_tokens"),
+        ("dgemma ", "quantize"),
+    ],
+)
+def test_tab_imports_nothing_heavy(line: str, offered: str) -> None:
+    words = line.split(" ")
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_DGEMMA_COMPLETE": "complete_bash"}
+    ran = subprocess.run(
+        [sys.executable, "-c", LOOKED_AT], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    assert offered in ran.stdout.splitlines()
+    assert ran.stderr == ""

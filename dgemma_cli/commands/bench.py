@@ -10,14 +10,12 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.bench.prompts import parse_contexts
-from dgemma_cli.bench.sizes import Size, check_formats, formats
+from dgemma_cli.bench.choices import Size, check_formats, formats
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, EndpointOption, FitOption, ModelOption
 from dgemma_cli.errors import UsageError
-from dgemma_cli.fit import parse_fit
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
 from dgemma_cli.sampling.presets import PRESETS
 from dgemma_cli.terminal.environment import Environment
@@ -109,11 +107,14 @@ def bench(
     fit: FitOption = "off",  # as it is stored, unless something else is asked
     debug: DebugOption = False,
 ) -> None:
-    """Measure a model on this machine, and how far it is from the least a step can take.
+    """Measure a model here, beside what the machine allows.
 
     A short run by default: shipped prompts, each in several rounds. What each figure means: docs/bench.md.
     """
-    from dgemma_cli.commands.benching import Request, perform  # only now, so that --help stays quick
+    # Only now, so that --help and TAB stay quick.
+    from dgemma_cli.bench.prompts import parse_contexts
+    from dgemma_cli.commands.benching import Request, perform
+    from dgemma_cli.fit import parse_fit
 
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"

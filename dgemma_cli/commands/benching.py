@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from dgemma_cli import memory
 from dgemma_cli.bench import compare, figures, report
+from dgemma_cli.bench.choices import Size
 from dgemma_cli.bench.conditions import Conditions
 from dgemma_cli.bench.floor import Device, Resident
 from dgemma_cli.bench.local import LocalTarget
 from dgemma_cli.bench.prompts import Collection, Encode, Prompt, fill, general, nano, read_prompt_file
 from dgemma_cli.bench.quality import judge
 from dgemma_cli.bench.runner import SEED, Case, Plan, rounds
-from dgemma_cli.bench.sizes import Size, config_of, default_format, scheme_of
+from dgemma_cli.bench.shapes import config_of, default_format, scheme_of
 from dgemma_cli.bench.tasks import Task, nano_tasks, read_tasks
 from dgemma_cli.catalog.inventory import format_of
 from dgemma_cli.catalog.known import DEFAULT

@@ -48,7 +48,6 @@ from dgemma_cli.commands.options import (
 from dgemma_cli.commands.where import where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
-from dgemma_cli.fit import parse_fit
 from dgemma_cli.terminal.environment import Environment
 
 
@@ -109,7 +108,7 @@ def chat(
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
     environment = Environment.current()
-    if not interactive(environment):
+    if not environment.interactive:
         raise UsageError("dgemma chat needs a terminal to type in and to write to.", 'For a script: dgemma run "..."')
     if continue_ and resume is not None:
         raise UsageError("--continue and --resume contradict each other.")
@@ -119,6 +118,7 @@ def chat(
         raise UsageError("--live cannot draw here: standard error is no terminal that can be drawn on.")
     from dgemma_cli.chat.settings import Settings
     from dgemma_cli.commands.conversing import Opening, start
+    from dgemma_cli.fit import parse_fit
 
     start(
         Opening(
@@ -157,8 +157,3 @@ def chat(
         ),
         environment,
     )
-
-
-def interactive(environment: Environment) -> bool:
-    """Somebody types, and sees what is written."""
-    return environment.stdin_is_terminal and environment.stdout_is_terminal

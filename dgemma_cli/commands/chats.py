@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dgemma_cli.commands.completing import chat_ids
+from dgemma_cli.commands.tree import Commands
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.terminal.output import Target
 from dgemma_cli.terminal.untrusted import visible
 
 if TYPE_CHECKING:
     from dgemma_cli.chat.store import Listed, Store
 
-chats = typer.Typer(
-    name="chats",
+chats = Commands(
     help="Look after kept conversations.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: dgemma chats list; dgemma chats export ID -o talk.md",
 )
 
 
@@ -105,6 +102,8 @@ def export(
     ] = None,
 ) -> None:
     """Write one out."""
+    from dgemma_cli.terminal.output import Target
+
     environment = Environment.current()
     entry = _find(environment, name)
     target = Target(environment, output)

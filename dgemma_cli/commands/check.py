@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import completions
-from dgemma_cli.catalog.resolve import resolve
-from dgemma_cli.commands.judging import CONTEXT, Subject, judge
-from dgemma_cli.commands.options import FitOption
+from dgemma_cli.commands.options import CONTEXT, FitOption
 from dgemma_cli.errors import ModelUnavailable, UsageError
-from dgemma_cli.fit import parse_fit
-from dgemma_cli.machine import look
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.weights.checkpoint import read_checkpoint
-from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
+
+if TYPE_CHECKING:
+    from dgemma_cli.commands.judging import Subject
 
 
 def check(
@@ -41,10 +38,14 @@ def check(
     fit: FitOption = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tell whether a model fits this machine, before it is fetched or loaded.
+    """Tell whether a model fits this machine, before it is fetched.
 
     Exit code 0: it fits; 4: no usable device; 5: not enough memory; 6: not enough room on the disk.
     """
+    from dgemma_cli.commands.judging import judge
+    from dgemma_cli.fit import parse_fit
+    from dgemma_cli.machine import look
+
     wanted = parse_fit(fit)
     subject = _subject(model)
     most = subject.footprint.config.max_context
@@ -64,6 +65,11 @@ def check(
 
 def _subject(name: str) -> Subject:
     """Raises ModelUnavailable if the model is neither here nor one whose sizes are known."""
+    from dgemma_cli.catalog.resolve import resolve
+    from dgemma_cli.commands.judging import Subject
+    from dgemma_cli.weights.checkpoint import read_checkpoint
+    from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
+
     try:
         location = resolve(name)
     except ModelUnavailable:

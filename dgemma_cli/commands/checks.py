@@ -7,7 +7,7 @@ import math
 import typer
 
 from dgemma_cli.errors import UsageError
-from dgemma_cli.terminal.palette import ColorBy
+from dgemma_cli.terminal.color_by import ColorBy
 
 
 def check_coloring(color_by: ColorBy | None, color: bool) -> None:

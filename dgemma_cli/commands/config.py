@@ -13,16 +13,14 @@ import typer
 from dgemma_cli import settings
 from dgemma_cli.catalog.names import near_names
 from dgemma_cli.commands import defaults
+from dgemma_cli.commands.tree import Commands
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.untrusted import visible
 
-config = typer.Typer(
+config = Commands(
     help="Settings: what options are when no flag is given.",
     epilog="Example: dgemma config set preset fast; dgemma config set chat.markdown false",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dgemma_cli.catalog import cache
 from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.catalog.names import parse_hub, short_name
-from dgemma_cli.machine import Machine
 from dgemma_cli.terminal.environment import Environment
+
+if TYPE_CHECKING:
+    from dgemma_cli.machine import Machine
 
 
 def default_model(environment: Environment, quiet: bool, machine: Machine | None = None) -> str:
@@ -18,7 +22,8 @@ def default_model(environment: Environment, quiet: bool, machine: Machine | None
     if len(here) < 2:  # nothing to choose
         return DEFAULT
 
-    from dgemma_cli.commands.judging import CONTEXT, Subject, judge
+    from dgemma_cli.commands.judging import Subject, judge
+    from dgemma_cli.commands.options import CONTEXT
     from dgemma_cli.commands.verdict import best
     from dgemma_cli.machine import look
     from dgemma_cli.weights.published import CHECKPOINTS, NETWORK

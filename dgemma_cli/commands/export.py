@@ -9,7 +9,7 @@ import typer
 
 from dgemma_cli.commands.checks import check_slow, check_speed
 from dgemma_cli.errors import DiskError, UsageError
-from dgemma_cli.terminal.palette import ColorBy, Palette
+from dgemma_cli.terminal.color_by import ColorBy
 
 FORMATS = (".svg", ".html", ".gif", ".cast")
 
@@ -57,6 +57,7 @@ def export(
     from dgemma_cli.terminal.export.stage import Stage
     from dgemma_cli.terminal.export.svg import to_svg
     from dgemma_cli.terminal.film import load_film
+    from dgemma_cli.terminal.palette import Palette
 
     kind = output.suffix.lower()
     if kind not in FORMATS:

@@ -26,8 +26,7 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
     found = [cache.find(reference.repository, reference.revision) for reference in meaning]
     if any(snapshot is not None and snapshot.complete for snapshot in found):
         return
-    interactive = environment.stdin_is_terminal and environment.stdout_is_terminal and environment.stderr_is_terminal
-    if not yes and not interactive:
+    if not yes and not (environment.interactive and environment.stderr_is_terminal):
         return
 
     from dgemma_cli.catalog.plan import make_plan

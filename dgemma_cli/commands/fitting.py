@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dgemma_cli.commands.judging import CONTEXT, Report, Subject, judge
+from dgemma_cli.commands.judging import Report, Subject, judge
+from dgemma_cli.commands.options import CONTEXT
 from dgemma_cli.fit import Fit
 from dgemma_cli.machine import look
 from dgemma_cli.weights.checkpoint import Checkpoint

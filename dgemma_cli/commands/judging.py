@@ -20,8 +20,6 @@ from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.recipe import AS_STORED, Recipe
 from dgemma_cli.weights.scheme import Scheme
 
-CONTEXT = 8192  # tokens to have room for, where nothing else is asked
-
 # Weights that a CPU computes with at a pleasant speed: with these, having no GPU is no obstacle.
 _SMALL = 1_000_000_000
 # What the host must keep for the process and for the pieces being read, beside experts that stay in its memory.

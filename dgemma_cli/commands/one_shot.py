@@ -16,13 +16,14 @@ from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options
 from dgemma_cli.fit import Fit
 from dgemma_cli.prompting.conversation import Message
+from dgemma_cli.terminal.color_by import ColorBy
 from dgemma_cli.terminal.entries import Start
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.markdown import print_markdown
 from dgemma_cli.terminal.output import AnswerSink, JsonLinesSink, JsonSink, Sink, Target
 from dgemma_cli.terminal.painter import Painter
-from dgemma_cli.terminal.palette import ColorBy, Palette
+from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.summary import Summary, statistics, warnings
 from dgemma_cli.writing import Writer
 

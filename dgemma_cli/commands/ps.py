@@ -12,7 +12,7 @@ from dgemma_cli.terminal.environment import Environment
 
 
 def ps(json_output: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
-    """List the models that are kept warm: where, how much memory they take, until when."""
+    """List the models that are kept warm, where, and until when."""
     from dgemma_cli.server.finding import running
 
     environment = Environment.current()

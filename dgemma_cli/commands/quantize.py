@@ -54,7 +54,7 @@ def quantize(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no report.")] = False,
 ) -> None:
-    """Write a model with fewer bits, to load it faster and into less memory.
+    """Write a model with fewer bits, for less memory.
 
     Scales are searched for least squared error. What has no more bits already stays as it is. Other tools read the
     result too: it is in the layout of compressed-tensors.

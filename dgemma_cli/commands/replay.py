@@ -9,8 +9,8 @@ import typer
 
 from dgemma_cli.commands.checks import check_coloring, check_slow, check_speed
 from dgemma_cli.errors import UsageError
+from dgemma_cli.terminal.color_by import ColorBy
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.terminal.palette import ColorBy, Palette
 from dgemma_cli.terminal.untrusted import visible
 
 
@@ -33,6 +33,7 @@ def replay(
     """
     from dgemma_cli.terminal.film import load_film
     from dgemma_cli.terminal.painter import Painter
+    from dgemma_cli.terminal.palette import Palette
     from dgemma_cli.terminal.replay import Keyboard, Player, play
 
     environment = Environment.current()

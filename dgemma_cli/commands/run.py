@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.commands.chat import chat, interactive
 from dgemma_cli.commands.checks import check_coloring, check_slow, given
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
@@ -53,9 +52,8 @@ from dgemma_cli.commands.prompt import read_prompt
 from dgemma_cli.commands.where import remote, where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
-from dgemma_cli.fit import parse_fit
+from dgemma_cli.terminal.color_by import ColorBy
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.terminal.palette import ColorBy
 
 
 def run(
@@ -122,11 +120,13 @@ def run(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell which files and device are used.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Answer one prompt; without one, on a terminal, chat (see: dgemma chat --help).
+    """Answer one prompt; without one, on a terminal, chat.
 
     The answer goes to standard output, everything else to standard error.
     """
-    from dgemma_cli.commands.one_shot import Request, perform  # only now, so that --help stays quick
+    # Only now, so that --help and TAB stay quick.
+    from dgemma_cli.commands.one_shot import Request, perform
+    from dgemma_cli.fit import parse_fit
 
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
@@ -143,7 +143,7 @@ def run(
     _refuse_both(("--quiet", quiet), ("--verbose", verbose))
     _refuse_both(("--quiet", quiet), ("--stats", stats))
     _refuse_both(("--quiet", quiet), ("--show-thinking", show_thinking))
-    chatting = not prompt and interactive(environment)
+    chatting = not prompt and environment.interactive
     steps_wanted = {
         "--live": bool(live),
         "--record": record is not None,
@@ -183,6 +183,8 @@ def run(
                 "--verbose": verbose,
             }
         )
+        from dgemma_cli.commands.chat import chat
+
         chat(
             context,
             model=model,

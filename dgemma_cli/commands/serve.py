@@ -15,7 +15,6 @@ from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption, YesOption
 from dgemma_cli.commands.units import seconds
 from dgemma_cli.errors import UsageError
-from dgemma_cli.fit import parse_fit
 from dgemma_cli.terminal.environment import Environment
 
 PORT = 8256
@@ -74,7 +73,9 @@ def serve(
     report_to: Annotated[int | None, typer.Option("--report-to", hidden=True)] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Keep a model warm and answer OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models.
+    """Keep a model warm and answer OpenAI's API.
+
+    Answered are /v1/chat/completions, /v1/completions and /v1/models.
 
     `dgemma run` and `dgemma chat` on this machine use it by themselves. It answers this machine only, unless --host
     says otherwise. SIGTERM or Ctrl-C lets requests at work finish and refuses the others.
@@ -88,6 +89,7 @@ def serve(
     if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
         raise UsageError("dgemma serve needs an extra.", "pip install 'dgemma-cli[serve]'")
     from dgemma_cli.commands.hosting import Reach, Serving, hold
+    from dgemma_cli.fit import parse_fit
 
     hold(
         Serving(

@@ -12,7 +12,6 @@ from dgemma_cli.catalog.names import completions
 from dgemma_cli.catalog.resolve import Location, resolve
 from dgemma_cli.commands.units import size
 from dgemma_cli.errors import CheckpointError, UsageError
-from dgemma_cli.model.config import read_json
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.untrusted import visible
 
@@ -33,7 +32,7 @@ def show(
     template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Describe a model on this machine: sizes, format, sampler, licence, memory."""
+    """Describe a model on this machine: sizes, sampler, memory."""
     environment = Environment.current()
     if template and json_output:
         raise UsageError("--template and --json contradict each other.")
@@ -121,6 +120,8 @@ def _fields(location: Location, found: Description, footprint: Footprint) -> dic
 
 def _template(folder: Path) -> str:
     """The chat template as it stands in its file, or in tokenizer_config.json."""
+    from dgemma_cli.model.config import read_json
+
     file = folder / "chat_template.jinja"
     try:
         if file.exists():

@@ -25,7 +25,7 @@ def stop(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
-    """Stop servers: requests at work are answered, others refused, the memory freed."""
+    """Stop servers, after the requests at work are answered."""
     from dgemma_cli.server.finding import running, wire
 
     environment = Environment.current()

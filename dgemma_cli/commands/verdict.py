@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dgemma_cli.catalog.names import Reference, short_name
-from dgemma_cli.commands.judging import CONTEXT, Subject, judge
+from dgemma_cli.commands.judging import Subject, judge
+from dgemma_cli.commands.options import CONTEXT
 from dgemma_cli.machine import Machine, look
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 

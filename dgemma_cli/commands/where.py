@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,7 +12,9 @@ from dgemma_cli.commands.checks import given
 from dgemma_cli.commands.units import seconds
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
-from dgemma_cli.writing import Writer
+
+if TYPE_CHECKING:
+    from dgemma_cli.writing import Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ class Environment:
         """The terminal's locale can show any character."""
         return self.encoding.lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig")
 
+    @property
+    def interactive(self) -> bool:
+        """Somebody types, and sees what is written."""
+        return self.stdin_is_terminal and self.stdout_is_terminal
+
     def color(self, no_color: bool = False) -> bool:
         """Whether standard error may carry colour: ``--no-color``, NO_COLOR, FORCE_COLOR, TERM, in that order."""
         if no_color or self.variables.get("NO_COLOR"):

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from dgemma_cli.terminal.canvas import State
-
-
-class ColorBy(StrEnum):
-    """What the colour of a position tells."""
-
-    STATE = "state"
-    ENTROPY = "entropy"
-
+from dgemma_cli.terminal.color_by import ColorBy
 
 DIM = "2"
 # Upper bounds in nats of each heat, and the colours: certain to lost.

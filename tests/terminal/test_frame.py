@@ -9,11 +9,12 @@ from rich.cells import cell_len
 from scripted import LANGUAGE, script, spell
 
 from dgemma_cli.terminal.canvas import State, settled_share, shown_length, states
+from dgemma_cli.terminal.color_by import ColorBy
 from dgemma_cli.terminal.entries import Block, Step
 from dgemma_cli.terminal.frame import Scene, draw, masked, sparkline
 from dgemma_cli.terminal.narrator import Narrator
 from dgemma_cli.terminal.pace import Pace
-from dgemma_cli.terminal.palette import ColorBy, Palette
+from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.untrusted import visible
 
 PALETTE = Palette(color=True, unicode=True)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dgemma_cli import memory
-from dgemma_cli.bench.sizes import Size, config_of, formats, scheme_of
+from dgemma_cli.bench.choices import Size, formats
+from dgemma_cli.bench.shapes import config_of, scheme_of
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.probe import experts_used

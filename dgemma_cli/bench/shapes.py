@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
+from dgemma_cli.bench.choices import Size, check_formats, formats
 from dgemma_cli.catalog import known
 from dgemma_cli.catalog.names import NANO_FOLDER
-from dgemma_cli.errors import UsageError
 from dgemma_cli.model.config import LayerConfig, ModelConfig, RotaryConfig
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.scheme import Scheme
-
-
-class Size(StrEnum):
-    """nano: the embedded model's shape; mini: 0.7 billion parameters; full: the published network."""
-
-    NANO = "nano"
-    MINI = "mini"
-    FULL = "full"
-
 
 _SLIDING = LayerConfig(sliding=True, num_heads=8, num_kv_heads=4, head_dim=128)
 _FULL = LayerConfig(sliding=False, num_heads=8, num_kv_heads=2, head_dim=256)
@@ -53,21 +42,7 @@ def default_format(size: Size) -> str:
     return formats()[0] if size is Size.FULL else "bf16"
 
 
-def formats() -> list[str]:
-    """The names of the published formats, the preferred one first."""
-    return [each.name.partition(":")[2] for each in known.KNOWN]
-
-
 def scheme_of(form: str) -> Scheme:
     """How a published format stores its weights. Raises UsageError for a name that is none."""
     check_formats((form,))
     return CHECKPOINTS[f"{known.DEFAULT}:{form}"].scheme
-
-
-def check_formats(asked: tuple[str, ...]) -> None:
-    """Raises UsageError unless all are published formats, none of them twice."""
-    for form in asked:
-        if form not in formats():
-            raise UsageError(f"There is no format {form!r}.", f"Formats: {', '.join(formats())}.")
-        if asked.count(form) > 1:
-            raise UsageError(f"--formats names {form} twice.")
