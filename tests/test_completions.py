@@ -105,7 +105,8 @@ LOOKED_AT = """
 import sys
 from dgemma_cli.__main__ import main
 main([])
-print(*sorted({"torch", "pydantic", "rich", "tokenizers", "httpx2", "huggingface_hub.hf_api"} & set(sys.modules)), end="", file=sys.stderr)
+heavy = {"torch", "pydantic", "rich", "tokenizers", "httpx2", "huggingface_hub.hf_api"}
+print(*heavy & set(sys.modules), end="", file=sys.stderr)
 """
 
 

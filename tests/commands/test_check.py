@@ -47,7 +47,7 @@ def gpu(gigabytes: float, index: int = 0) -> Gpu:
 def pretend(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, host: float = 64) -> None:
     why, remedy = ("", "") if gpus else ("No NVIDIA driver is loaded.", "Install the driver.")
     machine = Machine(gpus, 16, int(host * GB), int(host * GB), "2.13.0", "13.0", why, remedy)
-    monkeypatch.setattr(command, "look", lambda: machine)
+    monkeypatch.setattr("dgemma_cli.machine.look", lambda: machine)
     monkeypatch.setattr(command, "_free", lambda folder: 100 * GB)
 
 
