@@ -94,11 +94,11 @@ def _explained(error: Exception) -> DgemmaError:
         return OutOfMemory("The memory is exhausted.", "Use a smaller model, a shorter prompt, or another --device.")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return DiskError(f"No space is left on the device{f' of {error.filename}' if error.filename else ''}.")
-    kind = type(error).__name__
-    return DgemmaError(
-        f"unexpected failure: {kind}: {' '.join(str(error).split())}",
-        "Run it again with --debug to see where it happened.",
-    )
+    kind = type(error)
+    hint = "Run it again with --debug to see where it happened."
+    if kind.__module__.partition(".")[0] == "triton":
+        hint += "\nWithout Triton's kernels, slower: DGEMMA_KERNELS=reference"
+    return DgemmaError(f"unexpected failure: {kind.__name__}: {' '.join(str(error).split())}", hint)
 
 
 def _usage(error: Exception) -> DgemmaError:

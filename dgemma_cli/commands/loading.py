@@ -120,8 +120,8 @@ def load_session(
     fit: Fit = "auto",
     tell: Callable[[str], None] | None = None,
 ) -> Session:
-    """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit; if it is changed
-    for that, ``tell`` is told so in a line, beforehand.
+    """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit. tell: is told in
+    a line if it is changed for that, beforehand, and if a GPU has to do without its fast kernels.
 
     Raises ModelUnavailable, CheckpointError, NoDevice, OutOfMemory.
     """
@@ -148,10 +148,12 @@ def load_session(
     if device == "auto" and report is not None and report.device not in (choice.device, "cuda:0"):
         choice = replace(choice, device=report.device, why_device="auto: the GPU with the most free memory")
     if plan is None:
-        model = load_model(checkpoint, choice.device, choice.dtype, progress)
+        model = load_model(checkpoint, choice.device, choice.dtype, progress, tell=tell)
         return Session(location.name, location.folder, choice, prompter, model)
     losses = Losses()
-    model = load_model(checkpoint, choice.device, choice.dtype, progress, plan.recipe, losses, plan.offloaded)
+    model = load_model(
+        checkpoint, choice.device, choice.dtype, progress, plan.recipe, losses, plan.offloaded, tell=tell
+    )
     rounding = ", ".join(f"{part} {loss.relative:.1%}" for part, loss in losses.parts().items())
     choice = replace(choice, fit=str(plan), rounding=rounding)
     return Session(location.name, location.folder, choice, prompter, model)

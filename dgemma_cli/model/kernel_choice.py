@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -27,12 +28,14 @@ def asked_kernels() -> str:
     return asked
 
 
-def choose_kernels(model: Model, asked: str, offloaded: bool = False) -> Model:
+def choose_kernels(
+    model: Model, asked: str, offloaded: bool = False, tell: Callable[[str], None] | None = None
+) -> Model:
     """``model`` on the kernels for its device; it must not be used itself any more.
 
     asked: "reference" is plain torch; "triton" is CUDA's kernels, or a NoDevice or UsageError where they cannot be had;
     "auto" is those on CUDA, if they can be had, and the blocked products of oneDNN on a CPU. offloaded: whether some
-    experts are to be in the host's memory.
+    experts are to be in the host's memory. tell: is told in a line if a GPU does without its kernels.
     """
     if asked == "reference":
         model.kernels += f", as {VARIABLE} asks"
@@ -49,6 +52,8 @@ def choose_kernels(model: Model, asked: str, offloaded: bool = False) -> Model:
         )
     if model.device.type == "cuda":
         model.kernels += f": {obstacle}"
+        if tell is not None:
+            tell(f"slower: plain torch computes instead of Triton's kernels, since {obstacle}")
     block_weights(model)
     return model
 
@@ -71,4 +76,6 @@ def _obstacle(model: Model) -> str | None:
     odd = [layer.head_dim for layer in config.layers if layer.head_dim not in _HEADS]
     if odd:
         return f"the model has heads of {odd[0]}, not of {', '.join(map(str, _HEADS))}"
-    return None
+    from dgemma_cli.kernels.trial import trial
+
+    return trial(model.device)

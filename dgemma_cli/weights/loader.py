@@ -35,13 +35,14 @@ def load_model(
     losses: Losses | None = None,
     offloaded: int = 0,
     copier: Copier | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Model:
     """Build the model of a checkpoint, or of its folder, in any published format.
 
     device: "cpu", "cuda" or "cuda:N". dtype (a key of DTYPES) is that of plain weights and of the arithmetic; packed
     weights stay packed. progress: called with the bytes loaded so far and in all. recipe: what is packed anew on the
     way; ``losses`` is told how well. offloaded: how many of the last layers keep their experts in the host's memory,
-    from where ``copier`` brings them (by default CUDA's copies).
+    from where ``copier`` brings them (by default CUDA's copies). tell: see ``choose_kernels``.
 
     Every tensor of the checkpoint is used or belongs to the vision tower (``model.skipped`` counts those); every
     parameter is filled. What computes the model hangs on the device and DGEMMA_KERNELS (``kernel_choice``). Raises
@@ -59,7 +60,7 @@ def load_model(
     model.skipped = checkpoint.skipped
     model.defaults = checkpoint.defaults
     _fill(model, checkpoint, plan, progress, device, Losses() if losses is None else losses)
-    model = choose_kernels(model, kernels, offloaded > 0)
+    model = choose_kernels(model, kernels, offloaded > 0, tell)
     if copier is not None:
         offload(model, offloaded, copier)
     return model

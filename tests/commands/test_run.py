@@ -332,6 +332,15 @@ def test_errors_are_a_line_a_hint_and_a_code(
     assert "Traceback" not in outcome.err
 
 
+def test_a_failure_of_triton_tells_how_to_do_without(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
+    monkeypatch.setattr(loading, "load_session", _raise(failure("shared memory")))
+    outcome = dgemma("run", "hi")
+    assert outcome.code == 1
+    assert "OutOfResources: shared memory" in outcome.err
+    assert "DGEMMA_KERNELS=reference" in outcome.err
+
+
 def test_the_traceback_comes_with_debug(
     dgemma: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

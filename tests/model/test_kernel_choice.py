@@ -72,6 +72,20 @@ def test_what_is_in_the_way_on_cuda(on_cuda: OnCuda, monkeypatch: pytest.MonkeyP
     assert re.fullmatch(f"torch reference: {why}", chosen.kernels)
 
 
+def test_a_first_kernel_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, on_cuda: OnCuda) -> None:
+    trial = pytest.importorskip("dgemma_cli.kernels.trial")
+    monkeypatch.setattr(kernel_choice, "_SIZES", 1)
+    monkeypatch.setattr(kernel_choice, "_HEADS", {layer.head_dim for layer in on_cuda.config.layers})
+    monkeypatch.setattr(trial, "trial", lambda device: "Triton finds no C compiler (install gcc)")
+    told: list[str] = []
+    assert choose_kernels(on_cuda, "auto", tell=told.append) is on_cuda
+    assert told == [
+        "slower: plain torch computes instead of Triton's kernels, since Triton finds no C compiler (install gcc)"
+    ]
+    with pytest.raises(UsageError, match="Triton's kernels, but Triton finds no C compiler"):
+        choose_kernels(on_cuda, "triton")
+
+
 def test_offloaded_experts_keep_the_reference(on_cuda: OnCuda) -> None:
     with pytest.raises(UsageError, match="some experts are in the host's memory"):
         choose_kernels(on_cuda, "triton", offloaded=True)
