@@ -1,12 +1,14 @@
 """Experts that are kept in the host's memory and copied to the device ahead of their turn, layer by layer.
 
 Two places on the device take turns: while one layer's experts compute in one, the next layer's are copied into the
-other. A layer always uses the same place, so what is computed stands at fixed addresses.
+other. A layer always uses the same place, so what is computed stands at fixed addresses. The first two set off when a
+pass begins, and arrive while the layers whose experts are on the device compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +25,7 @@ class Copier(Protocol):
         ...
 
     def begin(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Any) -> Any:
-        """Begin to copy (from the host, to the device), once the device has come past the mark ``after``, if any.
+        """Begin to copy (from the host, to the device), once the device has come past the mark ``after``.
 
         Copies come one after another in the order they were begun. Returns a ticket.
         """
@@ -35,7 +37,7 @@ class Copier(Protocol):
 
 
 class CudaCopier:
-    """A stream of its own."""
+    """A stream of its own. While work is recorded, marks and tickets fork from its recording and join it again."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -46,9 +48,8 @@ class CudaCopier:
         event.record(torch.cuda.current_stream(self._device))
         return event
 
-    def begin(self, pairs: Sequence[tuple[Tensor, Tensor]], after: torch.cuda.Event | None) -> torch.cuda.Event:
-        if after is not None:
-            self._stream.wait_event(after)
+    def begin(self, pairs: Sequence[tuple[Tensor, Tensor]], after: torch.cuda.Event) -> torch.cuda.Event:
+        self._stream.wait_event(after)
         with torch.cuda.stream(self._stream):
             for source, target in pairs:
                 target.copy_(source, non_blocking=True)
@@ -63,6 +64,8 @@ class CudaCopier:
 class Ferry:
     """Carries the experts of some layers, which take their turns in the same order in every pass.
 
+    Nothing is carried from one pass to the next: what a pass begins to copy, it waits for. So a pass can be recorded.
+
     kept: a module of experts for each, in the host's memory; places: modules like these on the device, two of them.
     """
 
@@ -75,30 +78,31 @@ class Ferry:
             raise ValueError("the experts of these layers differ in their formats")
         self._places = places
         self._copier = copier
-        self._holds: list[int | None] = [None] * PLACES
-        self._tickets: list[Any] = [None] * PLACES
-        self._marks: list[Any] = [None] * PLACES  # behind the last use of each place
+        self._tickets: list[Any] = []
+
+    @contextmanager
+    def carrying(self) -> Iterator[None]:
+        """Around a pass: the first experts set off while the layers before them compute."""
+        free = self._copier.mark()  # behind the pass before, which may be using the places
+        self._tickets = [self._begin(turn, free) for turn in range(min(PLACES, len(self._kept)))]
+        try:
+            yield
+        finally:
+            # Copies come one after another. One that nobody waited for, in a pass that was left before its end, must
+            # not meet those of the next pass, which a recording may make on a stream of its own.
+            self._copier.wait(self._tickets[-1])
 
     def use(self, turn: int, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """``compute`` with the experts of layer number ``turn``, counted among those that are carried."""
-        place = turn % PLACES
-        if self._holds[place] != turn:  # the first pass, or one that was left before its end
-            self._fetch(turn)
-        self._copier.wait(self._tickets[place])
-        try:
-            return compute(self._places[place])
-        finally:
-            self._marks[place] = self._copier.mark()
-            following = turn + PLACES
-            self._fetch(following if following < len(self._kept) else place)
+        self._copier.wait(self._tickets[turn])
+        found = compute(self._places[turn % PLACES])
+        if turn + PLACES < len(self._kept):
+            self._tickets.append(self._begin(turn + PLACES, self._copier.mark()))
+        return found
 
-    def _fetch(self, turn: int) -> None:
-        place = turn % PLACES
-        if self._holds[place] == turn:
-            return
-        self._holds[place] = turn
-        pairs = list(zip(self._kept[turn], self._room[place], strict=True))
-        self._tickets[place] = self._copier.begin(pairs, self._marks[place])
+    def _begin(self, turn: int, free: Any) -> Any:
+        """Begin to copy, once the device has come past the mark ``free``."""
+        return self._copier.begin(list(zip(self._kept[turn], self._room[turn % PLACES], strict=True)), free)
 
 
 class OffloadedExperts(nn.Module):
@@ -113,9 +117,13 @@ class OffloadedExperts(nn.Module):
         self._ferry = ferry
         self._turn = turn
 
+    def lend(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
+        """``compute`` with the experts, where they are on the device."""
+        return self._ferry.use(self._turn, compute)
+
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
-        return self._ferry.use(self._turn, lambda module: module(x, weights, experts))
+        return self.lend(lambda module: module(x, weights, experts))
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.offload import OffloadedExperts
 from dgemma_cli.kernels.operations import Operations
 from dgemma_cli.model.attention import Pass
 from dgemma_cli.model.cache import KVCache, Memory
@@ -101,9 +102,10 @@ class FusedModel(Model):
         angles = {kind: (turn.cos(), turn.sin()) for kind, turn in turns.items()}
         normed = self.operations.rms_norm(x, self._layers[0].input_weight, self.config.rms_norm_eps)
         following = [*(layer.input_weight for layer in self._layers[1:]), self.stack.norm.weight]
-        for index, layer in enumerate(self._layers):
-            shape = self.config.layers[index]
-            x, normed = layer(x, normed, following[index], *angles[_kind(shape)], buffers, run)
+        with self.stack.carrying():
+            for index, layer in enumerate(self._layers):
+                shape = self.config.layers[index]
+                x, normed = layer(x, normed, following[index], *angles[_kind(shape)], buffers, run)
         return normed
 
     def _encode_canvas(self, ids: Tensor, buffers: Buffers) -> None:
@@ -140,10 +142,14 @@ class _FusedLayer:
         dense = operations.mlp(dense, layer.mlp)
         scores = operations.linear(router, layer.router.proj)
         weights, experts = operations.route(scores, layer.router.top_k, layer.router.per_expert_scale)
+
+        def mixture(module: nn.Module) -> Tensor:
+            return operations.experts(routed, module, weights, experts)
+
         return operations.combine(
             x,
             dense,
-            operations.experts(routed, layer.experts, weights, experts),
+            layer.experts.lend(mixture) if isinstance(layer.experts, OffloadedExperts) else mixture(layer.experts),
             layer.post_feedforward_layernorm_1.weight,
             layer.post_feedforward_layernorm_2.weight,
             layer.post_feedforward_layernorm.weight,

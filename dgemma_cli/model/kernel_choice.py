@@ -28,19 +28,17 @@ def asked_kernels() -> str:
     return asked
 
 
-def choose_kernels(
-    model: Model, asked: str, offloaded: bool = False, tell: Callable[[str], None] | None = None
-) -> Model:
+def choose_kernels(model: Model, asked: str, tell: Callable[[str], None] | None = None) -> Model:
     """``model`` on the kernels for its device; it must not be used itself any more.
 
     asked: "reference" is plain torch; "triton" is CUDA's kernels, or a NoDevice or UsageError where they cannot be had;
-    "auto" is those on CUDA, if they can be had, and the blocked products of oneDNN on a CPU. offloaded: whether some
-    experts are to be in the host's memory. tell: is told in a line if a GPU does without its kernels.
+    "auto" is those on CUDA, if they can be had, and the blocked products of oneDNN on a CPU. tell: is told in a line
+    if a GPU does without its kernels.
     """
     if asked == "reference":
         model.kernels += f", as {VARIABLE} asks"
         return model
-    obstacle = "some experts are in the host's memory" if offloaded else _obstacle(model)
+    obstacle = _obstacle(model)
     if obstacle is None:
         from dgemma_cli.kernels.fast import FastOperations
 

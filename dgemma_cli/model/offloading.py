@@ -19,6 +19,7 @@ def offload(model: Model, count: int, copier: Copier) -> None:
     kept: list[nn.Module] = [layer.experts for layer in layers]
     places = [copy.deepcopy(kept[0]).to(model.device) for _ in range(PLACES)]
     ferry = Ferry(kept, places, copier)
+    model.stack.ferry = ferry
     for turn, layer in enumerate(layers):
         layer.experts = OffloadedExperts(kept[turn], ferry, turn)
     model.kernels += f", experts of {count} layers in the host's memory"

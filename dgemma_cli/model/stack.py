@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from dgemma_cli.kernels.crew import current, whole
+from dgemma_cli.kernels.offload import Ferry
 from dgemma_cli.model.attention import Attention, Heads, Pass
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import LayerConfig, ModelConfig
@@ -89,8 +91,10 @@ class Layer(nn.Module):
 
 class Stack(nn.Module):
     """All layers and the final norm. The members of a crew take some of the positions each, and meet for attention and
-    for the experts.
+    for the experts. ferry: who brings the experts that are kept in the host's memory, if some are.
     """
+
+    ferry: Ferry | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -101,17 +105,23 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, memory: Memory, run: Pass) -> Tensor:
         """x: embeddings [B, T, hidden]; positions: int64 [B, T]. Returns the normed output, [B, T, hidden]."""
         parts = self._parts(x, positions)
-        for index in range(len(self.layers)):
-            parts = self._layer(index, parts, memory, run)
+        with self.carrying():
+            for index in range(len(self.layers)):
+                parts = self._layer(index, parts, memory, run)
         return whole(current().map(self.norm, (part.x for part in parts)), dim=1)
 
     def fill(self, x: Tensor, positions: Tensor, cache: KVCache) -> None:
         """As ``forward`` to encode, for the sake of the cache alone: of the last layer only its keys are computed."""
         parts = self._parts(x, positions)
-        for index in range(len(self.layers) - 1):
-            parts = self._layer(index, parts, cache, "encode")
+        with self.carrying():
+            for index in range(len(self.layers) - 1):
+                parts = self._layer(index, parts, cache, "encode")
         _, keys, values = _heads(parts)
         cache.keep(len(self.layers) - 1, keys, values)
+
+    def carrying(self) -> AbstractContextManager[None]:
+        """Around the layers of a pass, which may need experts to be brought."""
+        return nullcontext() if self.ferry is None else self.ferry.carrying()
 
     def _parts(self, x: Tensor, positions: Tensor) -> list[Part]:
         team = current()

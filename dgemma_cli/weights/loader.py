@@ -60,7 +60,7 @@ def load_model(
     model.skipped = checkpoint.skipped
     model.defaults = checkpoint.defaults
     _fill(model, checkpoint, plan, progress, device, Losses() if losses is None else losses)
-    model = choose_kernels(model, kernels, offloaded > 0, tell)
+    model = choose_kernels(model, kernels, tell)
     if copier is not None:
         offload(model, offloaded, copier)
     return model

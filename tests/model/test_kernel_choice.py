@@ -84,9 +84,3 @@ def test_a_first_kernel_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, on_c
     ]
     with pytest.raises(UsageError, match="Triton's kernels, but Triton finds no C compiler"):
         choose_kernels(on_cuda, "triton")
-
-
-def test_offloaded_experts_keep_the_reference(on_cuda: OnCuda) -> None:
-    with pytest.raises(UsageError, match="some experts are in the host's memory"):
-        choose_kernels(on_cuda, "triton", offloaded=True)
-    assert choose_kernels(on_cuda, "auto", offloaded=True) is on_cuda

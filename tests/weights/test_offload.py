@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dgemma_cli.kernels.offload import Ferry, OffloadedExperts
+from dgemma_cli.kernels.plain import PlainOperations
+from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
+from dgemma_cli.model.offloading import offload
+from dgemma_cli.model.programs import Calls, Run
 from dgemma_cli.weights.loader import load_model
 
 
@@ -52,12 +56,67 @@ def model_of(folder: Path, form: str, copier: Any = None, offloaded: int = 0, dt
     return load_model(folder, "cpu", dtype, offloaded=offloaded, copier=copier)
 
 
-def logits(model: Model) -> list[Tensor]:
+class Isolated(Late):
+    """As CUDA is while work is recorded: what was marked or begun in one recording has no meaning outside of it."""
+
+    recording = joined = 0
+
+    def mark(self) -> int:
+        return self.recording
+
+    def begin(self, pairs: Sequence[tuple[Tensor, Tensor]], after: int | None) -> int:
+        assert after == self.recording, "a mark of another recording"
+        return super().begin(pairs, after)
+
+    def wait(self, ticket: int) -> None:
+        assert ticket > self.joined, "a ticket of another recording"
+        super().wait(ticket)
+
+
+class Recorder(Calls):
+    """Runs what is recorded twice at once, as recording does, and then whenever it is called, each time apart."""
+
+    def __init__(self, copier: Isolated) -> None:
+        self._copier = copier
+
+    def record(self, work: Run) -> Run:
+        def apart() -> None:
+            copier = self._copier
+            before, copier.recording, copier.joined = copier.recording, copier.recording + 1, len(copier.begun)
+            work()
+            assert copier.done == len(copier.begun), "a copy that nobody waits for"
+            copier.recording, copier.joined = before, len(copier.begun)
+
+        apart()
+        return apart
+
+
+@pytest.mark.parametrize("form", ["bf16", "nvfp4"])
+def test_the_fused_model_and_its_recordings(tmp_path: Path, form: str) -> None:
+    folder = deep(tmp_path, form)
+    expected = logits(FusedModel(model_of(folder, form), PlainOperations(), Calls(), chunk=16), again=True)
+    copier = Isolated()
+    found = FusedModel(model_of(folder, form), PlainOperations(), Recorder(copier), chunk=16)
+    offload(found, 5, copier)
+    assert found.kernels.endswith("experts of 5 layers in the host's memory")
+    for one, other in zip(logits(found, again=True), expected, strict=True):
+        assert torch.equal(one, other)
+    assert "encode" in found.new_cache().buffers.programs  # a whole canvas was encoded by a recording
+    assert len(copier.begun) > 5
+
+
+def logits(model: Model, again: bool = False) -> list[Tensor]:
+    """Of two steps behind a prompt; then, with ``again``, of two behind the first canvas."""
     ids = torch.randint(0, 211, (37 + 2 * 16,), generator=torch.Generator().manual_seed(1))
     cache = model.new_cache()
     model.encode(ids[:37], cache)
     first = model.denoise(ids[37:53], cache, None)
-    return [first, model.denoise(ids[53:], cache, model.soft_embedding(first))]
+    found = [first, model.denoise(ids[53:], cache, model.soft_embedding(first))]
+    if again:
+        for _ in range(2):
+            model.encode(ids[37:53], cache)
+            found.append(model.denoise(ids[53:], cache, None))
+    return found
 
 
 def deep(folder: Path, form: str) -> Path:
@@ -125,7 +184,7 @@ class Watched(Late):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_the_order_of_copies(count: int) -> None:
-    """One layer ahead, no copy that is not needed, and none before the work that reads the place."""
+    """Two set off with the pass; a place is filled again as soon as it is free; each pass waits for its own."""
     places = [Box(torch.nan), Box(torch.nan)]
     copier = Watched(places)
     ferry = Ferry([Box(float(turn)) for turn in range(count)], places, copier)
@@ -135,16 +194,26 @@ def test_the_order_of_copies(count: int) -> None:
         copier.used[places.index(module)] = copier.marks + 1
         return module.number.clone()
 
+    expected = [("copy", turn) for turn in range(min(2, count))]
+    for turn in range(count):
+        expected += [("use", turn), *([("copy", turn + 2)] if turn + 2 < count else [])]
     for _ in range(3):
-        for turn in range(count):
-            assert ferry.use(turn, compute) == turn  # type: ignore[arg-type]
-    copies = [turn for what, turn in copier.order if what == "copy"]
-    users = [(count + 1) // 2, count // 2]  # of each place; one alone keeps it
-    assert len(copies) == sum(min(each, 1) if each < 2 else 3 * each + 1 for each in users)
-    if count > 3:  # one layer ahead: a place is filled again as soon as it is free
-        last = copier.order[-2 * count :]
-        following = [turn + 2 if turn + 2 < count else turn % 2 for turn in range(count)]
-        assert last == [step for turn in range(count) for step in (("use", turn), ("copy", following[turn]))]
+        copier.order.clear()
+        with ferry.carrying():
+            for turn in range(count):
+                assert ferry.use(turn, compute) == turn  # type: ignore[arg-type]
+        assert copier.order == expected
+
+
+def test_no_copy_is_under_way_behind_a_pass() -> None:
+    """A recorded pass copies on a stream of its own: what an earlier pass left behind would meet it there."""
+    places = [Box(torch.nan), Box(torch.nan)]
+    copier = Watched(places)
+    ferry = Ferry([Box(float(turn)) for turn in range(5)], places, copier)
+    with pytest.raises(KeyboardInterrupt), ferry.carrying():
+        ferry.use(0, lambda module: torch.zeros(1))
+        raise KeyboardInterrupt
+    assert copier.done == len(copier.begun) == 3
 
 
 def test_layers_that_differ_are_refused() -> None:
