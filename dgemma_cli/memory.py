@@ -39,7 +39,6 @@ _UNPACKING = 10
 _BLOCK = 4096
 # How the KV cache of a full layer grows, and how many tokens the encoder takes at once.
 _GROWTH = _CHUNK = 1024
-_QUERIES = 256  # that attend at once
 _FIRST = 4096  # positions of a full layer in a static cache, at first
 
 
@@ -87,8 +86,8 @@ class Footprint:
         """
         return Needs(
             weights=self.weights - (offloaded - min(2, offloaded)) * self.experts,
-            cache=cache_bytes(self.config, context, self.dtype, static=kind == "cuda" and not offloaded),
-            working=_working(self.config, context, self.dtype, kind, offloaded > 0) + self.largest * _UNPACKING,
+            cache=cache_bytes(self.config, context, self.dtype, static=kind == "cuda"),
+            working=_working(self.config, context, self.dtype, kind) + self.largest * _UNPACKING,
             process=_PROCESS[kind],
             host=offloaded * self.experts,
         )
@@ -176,13 +175,10 @@ def cache_bytes(config: ModelConfig, context: int, dtype: str = "bfloat16", stat
     return total
 
 
-def _working(config: ModelConfig, context: int, dtype: str, kind: Kind, offloaded: bool) -> int:
+def _working(config: ModelConfig, context: int, dtype: str, kind: Kind) -> int:
     """The larger of a denoising step's peak and an encoder pass's."""
     step = int(_LOGITS[kind] * 4 * config.canvas_length * config.vocab_size)
     # A chunk's rows, once for each expert they go to, with what the experts make of them.
     rows = min(context, _CHUNK) * config.top_k_experts
     routed = rows * 3 * (config.hidden_size + config.moe_intermediate_size) * _ITEM_BYTES[dtype]
-    # Where experts are in the host's memory torch itself attends, in three float32 copies of some queries' scores.
-    heads = max(layer.num_heads for layer in config.layers)
-    attention = 3 * 4 * heads * _QUERIES * context if kind == "cuda" and offloaded else 0
-    return max(step, routed, attention)
+    return max(step, routed)

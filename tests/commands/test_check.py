@@ -93,8 +93,8 @@ IN_HOST = "experts of the last {} layers in the host's memory"
 @pytest.mark.parametrize(
     ("gigabytes", "words"),
     [
-        (8, [PACKED.format("nvfp4"), IN_HOST.format(23)]),
-        (12, [PACKED.format("nvfp4"), IN_HOST.format(14)]),
+        (8, [PACKED.format("nvfp4"), IN_HOST.format(24)]),
+        (12, [PACKED.format("nvfp4"), IN_HOST.format(15)]),
         (16, [PACKED.format("nvfp4"), IN_HOST.format(5)]),
         (17.17, [PACKED.format("nvfp4")]),  # 16 GiB, as most cards of "16 GB" have
         (19, ["attention, mlp, self-conditioning, embedding int8"]),
