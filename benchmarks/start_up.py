@@ -15,15 +15,12 @@ import statistics
 import subprocess
 import sys
 
-TAB = {"COMP_WORDS": "dgemma run -m na", "COMP_CWORD": "3", "_DGEMMA_COMPLETE": "complete_bash"}
-ZSH = {"_TYPER_COMPLETE_ARGS": "dgemma run --pres", "_DGEMMA_COMPLETE": "complete_zsh"}
-FISH = {**ZSH, "_DGEMMA_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
 CASES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "python -c pass": (("-c", "pass"), {}),
     "import typer": (("-c", "import typer"), {}),
-    "TAB in bash: run -m na": (("-m", "dgemma_cli"), TAB),
-    "TAB in zsh: run --pres": (("-m", "dgemma_cli"), ZSH),
-    "TAB in fish: run --pres": (("-m", "dgemma_cli"), FISH),
+    "TAB in bash: run -m na": (("-m", "dgemma_cli", "run", "-m", "na"), {"_DGEMMA_COMPLETE": "bash"}),
+    "TAB in fish: run --pres": (("-m", "dgemma_cli", "run", "--pres"), {"_DGEMMA_COMPLETE": "fish"}),
+    "TAB in bash: a command": (("-m", "dgemma_cli", ""), {"_DGEMMA_COMPLETE": "bash"}),
     "dgemma --version": (("-m", "dgemma_cli", "--version"), {}),
     "dgemma --help": (("-m", "dgemma_cli", "--help"), {}),
     "dgemma run --help": (("-m", "dgemma_cli", "run", "--help"), {}),

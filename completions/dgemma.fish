@@ -1,1 +1,10 @@
-complete --command dgemma --no-files --arguments "(env _DGEMMA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) dgemma)" --condition "env _DGEMMA_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) dgemma"
+function __dgemma_offers
+    set -l words (commandline -opc) (commandline -ct)
+    set -l offers (env _DGEMMA_COMPLETE=fish $words 2>/dev/null)
+    if set -q offers[1]
+        printf '%s\n' $offers
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --command dgemma --no-files --arguments '(__dgemma_offers)'

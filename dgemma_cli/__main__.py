@@ -47,6 +47,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     tree = get_command(app)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if shell := os.environ.get("_DGEMMA_COMPLETE"):  # a TAB, see commands/shells.py
+        return _complete(shell, tree, given)
     try:
         returned = tree.main(args=given, prog_name="dgemma", standalone_mode=False, default_map=_settings(tree, given))
     except SystemExit as leave:  # Typer's answer to a closed pipe
@@ -57,9 +59,17 @@ def _run(arguments: Sequence[str] | None) -> int:
     return returned if isinstance(returned, int) else 0
 
 
+def _complete(shell: str, tree: Any, words: list[str]) -> int:
+    from dgemma_cli.commands.shells import written
+    from dgemma_cli.commands.tab import offers
+
+    sys.stdout.write(written(shell, offers(tree, words)))
+    return 0
+
+
 def _settings(tree: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The defaults that the settings file lays down. Help, completion and ``config`` work with a broken file too."""
-    if not arguments or arguments[0] == "config" or "_DGEMMA_COMPLETE" in os.environ:
+    """The defaults that the settings file lays down. Help and ``config`` work with a broken file too."""
+    if not arguments or arguments[0] == "config":
         return {}
     if any(flag in arguments for flag in ("-h", "--help", "--version")):
         return {}

@@ -6,9 +6,10 @@ import os
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dgemma_cli import __version__
-from dgemma_cli.commands.tree import Commands, Group, Imported
+from dgemma_cli.commands.tree import Commands, Imported
 
 COMMANDS = {  # name: where it is, and an example
     "run": ("run:run", "git diff | dgemma run 'Write a commit message:'"),
@@ -33,7 +34,7 @@ COMMANDS = {  # name: where it is, and an example
 }
 
 
-class _Root(Group):
+class _Root(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         commands: Any = Imported(COMMANDS)
@@ -45,7 +46,6 @@ app = Commands(
     cls=_Root,
     help="Run DiffusionGemma on your own machine and watch text crystallise.",
     epilog='Try it without a download: dgemma run -m nano "What is the capital of France?"',
-    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -61,6 +61,23 @@ def _debug(wanted: bool) -> None:
         os.environ["DGEMMA_DEBUG"] = "1"
 
 
+def _install_completion(wanted: bool) -> None:
+    if wanted:
+        from dgemma_cli.commands.shells import current_shell, install
+
+        shell = current_shell(os.environ)
+        typer.echo(f"Completion for {shell} is in {install(shell, os.environ)}; the next shell has it.")
+        raise typer.Exit
+
+
+def _show_completion(wanted: bool) -> None:
+    if wanted:
+        from dgemma_cli.commands.shells import SCRIPTS, current_shell
+
+        typer.echo(SCRIPTS[current_shell(os.environ)], nl=False)
+        raise typer.Exit
+
+
 @app.callback()
 def dgemma(
     version: Annotated[
@@ -69,6 +86,21 @@ def dgemma(
     debug: Annotated[
         bool,
         typer.Option("--debug", callback=_debug, is_eager=True, help="Show where an error happened (DGEMMA_DEBUG=1)."),
+    ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=_install_completion,
+            is_eager=True,
+            help="Let TAB complete in this shell.",
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion", callback=_show_completion, is_eager=True, help="Print what that would install."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""What the tree of commands is made of: a command is imported when it is asked for, and a TAB converts no values."""
+"""The tree of commands: each is imported when it is asked for, so that a TAB need not import them all."""
 
 from __future__ import annotations
 
@@ -7,40 +7,15 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 
-class _Sketched:
-    """A command that takes a line apart for TAB without converting its values: for that Typer imports pydantic and
-    builds a validator for each option, half the time of a TAB.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        if ctx.resilient_parsing:
-            for parameter in parameters:
-                parameter.process_value = lambda _, value: value
-        return parameters
-
-
-class Command(_Sketched, TyperCommand):
-    """One command."""
-
-
-class Group(_Sketched, TyperGroup):
-    """A command that has commands."""
-
-
 class Commands(typer.Typer):
-    """Functions that become the commands of one group. Their help is plain text, and without arguments it is shown."""
+    """Functions that become the commands of one group. Help is plain text, and shown where no command is named."""
 
     def __init__(self, **settings: Any) -> None:
         plain = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
-        super().__init__(**{"cls": Group, "add_completion": False, "no_args_is_help": True, **plain, **settings})
-
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
-        return super().command(name, cls=Command, **settings)
+        super().__init__(**{"add_completion": False, "no_args_is_help": True, **plain, **settings})
 
 
 class Imported(Mapping[str, Any]):
@@ -60,6 +35,9 @@ class Imported(Mapping[str, Any]):
             found = getattr(import_module(f"{__package__}.{module}"), attribute)
             self._commands[name] = get_command(found if isinstance(found, Commands) else _alone(name, found, example))
         return self._commands[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._homes
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._homes)

@@ -211,12 +211,10 @@ def test_completion_in_a_shell_takes_no_network(hub: Path) -> None:
         "PATH": "",
         "HF_HOME": str(hub.parent),
         "HF_ENDPOINT": "http://127.0.0.1:9",
-        "_DGEMMA_COMPLETE": "complete_bash",
-        "COMP_WORDS": "dgemma pull diffusiongemma:i",
-        "COMP_CWORD": "2",
+        "_DGEMMA_COMPLETE": "bash",
     }
     script = (
-        "import sys\nfrom dgemma_cli.__main__ import main\nmain([])\n"
+        "import sys\nfrom dgemma_cli.__main__ import main\nmain(['pull', 'diffusiongemma:i'])\n"
         "print([m for m in ('torch', 'httpx2') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True)
