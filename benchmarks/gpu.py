@@ -16,7 +16,7 @@ what is missing as wheels; the package itself need not be installed:
     PYTHONPATH=. python3 benchmarks/gpu.py --out "$OUT"
 
 With more time than one call has: ``--sections environment,tests,nvfp4``, then ``--sections bf16,transformers``, then
-``--sections fp8,int4,tiles``; results of the same folder are kept and completed.
+``--sections fp8,int4,tiles,memory``; results of the same folder are kept and completed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SECTIONS = {
     "fp8": 90,
     "int4": 90,
     "tiles": 120,
+    "memory": 300,
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import gpu_measure as measure
 import torch
+from gpu_memory import memory
 from gpu_weights import narrow_routing, published, random_model
 from torch import Tensor, nn
 
@@ -89,7 +90,9 @@ def run(name: str, file: Path, dry: bool) -> None:
     if dry:
         torch.set_num_threads(1)
     sections = {"environment": environment, "tests": tests, "transformers": transformers, "tiles": tiles}
-    if name in sections:
+    if name == "memory":
+        memory(bench.put, dry)
+    elif name in sections:
         sections[name](bench)
     else:
         steps(bench, name)

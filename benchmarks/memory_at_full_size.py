@@ -12,6 +12,7 @@ import json
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--fit", type=parse_fit, default="off", metavar="auto|off|SIZE")
     parser.add_argument("--context", type=int, default=0, metavar="TOKENS", help="to plan for; else the prompt")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = arguments.device
@@ -53,7 +55,7 @@ def main() -> None:
     if plan is None:
         raise SystemExit(str(found.problem))
     print(f"loaded: {plan}", flush=True)
-    figures: dict[str, float] = {"bytes_before": peak(device)}
+    figures: dict[str, Any] = {"plan": str(plan), "bytes_before": peak(device)}
 
     begun = time.perf_counter()
     model = load_model(arguments.folder, device, "bfloat16", recipe=plan.recipe, offloaded=plan.offloaded)
@@ -69,12 +71,15 @@ def main() -> None:
 
     ids = torch.randint(0, model.config.vocab_size, (arguments.prompt,)).tolist()
     options = Options(max_tokens=model.config.canvas_length, steps=arguments.steps, seed=0, drafts=True)
+    figures["step_seconds"] = []
     last = time.perf_counter()
     for event in generate(model, ids, options):
         now = time.perf_counter()
         if isinstance(event, PromptEncoded):
+            figures["prompt_seconds"] = now - last
             print(f"prompt of {len(ids)} tokens: {now - last:.1f} s", flush=True)
         elif isinstance(event, Denoised):
+            figures["step_seconds"].append(now - last)
             print(f"step {event.step}: {now - last:.1f} s, peak so far {peak(device) / 1e9:.2f} GB", flush=True)
         last = now
     figures["peak_bytes"] = peak(device)
@@ -85,6 +90,8 @@ def main() -> None:
     figures["predicted_bytes"] = needs.total - (needs.process if kind == "cuda" else 0)
     figures["predicted_over_measured"] = figures["predicted_bytes"] / figures["peak_bytes"]
     print(json.dumps(figures, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def results(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 def test_a_dry_run(tmp_path: Path) -> None:
-    found, table = results(tmp_path, "--sections", "environment,nvfp4,transformers")
+    found, table = results(tmp_path, "--sections", "environment,nvfp4,transformers,memory")
     for name, section in found.items():
         assert "error" not in section, (name, section)
         assert "errors" not in section, (name, section["errors"])
@@ -38,6 +38,8 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert found["nvfp4"]["pass_ms"] > 0
     assert found["nvfp4"]["kernels"]
     assert found["transformers"]["largest_difference"] < 1e-3  # its network has our weights
+    assert found["memory"]["as_stored_plan"] == "as stored"
+    assert found["memory"]["as_stored_later_step_ms"] > 0
     assert "floor/step" in table
 
 
