@@ -113,7 +113,8 @@ def bench(
     """
     # Only now, so that --help and TAB stay quick.
     from dgemma_cli.bench.prompts import parse_contexts
-    from dgemma_cli.commands.benching import Request, perform
+    from dgemma_cli.commands.bench_request import Request
+    from dgemma_cli.commands.benching import perform
     from dgemma_cli.fit import parse_fit
 
     if debug:

@@ -4,103 +4,36 @@ from __future__ import annotations
 
 import gc
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dgemma_cli import memory
 from dgemma_cli.bench import compare, figures, report
-from dgemma_cli.bench.choices import Size
 from dgemma_cli.bench.conditions import Conditions
 from dgemma_cli.bench.floor import Device, Resident
 from dgemma_cli.bench.local import LocalTarget
-from dgemma_cli.bench.prompts import Collection, Encode, Prompt, fill, general, nano, read_prompt_file
+from dgemma_cli.bench.prompts import Collection, Prompt, fill
 from dgemma_cli.bench.quality import judge
 from dgemma_cli.bench.runner import SEED, Case, Plan, rounds
-from dgemma_cli.bench.shapes import config_of, default_format, scheme_of
-from dgemma_cli.bench.tasks import Task, nano_tasks, read_tasks
-from dgemma_cli.catalog.inventory import format_of
-from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.catalog.names import NANO_FOLDER
-from dgemma_cli.catalog.resolve import Location, resolve
-from dgemma_cli.commands import loading
-from dgemma_cli.commands.bench import BUDGET, MAX_TOKENS, RANDOM_CONTEXT, RANDOM_STEPS, REPETITIONS, Form
-from dgemma_cli.commands.units import size
-from dgemma_cli.engine.options import Options
-from dgemma_cli.errors import OutOfMemory, UsageError
-from dgemma_cli.fit import Fit
+from dgemma_cli.bench.tasks import Task
+from dgemma_cli.commands.bench import BUDGET, RANDOM_CONTEXT, REPETITIONS, Form
+from dgemma_cli.commands.bench_loading import Loaded, load
+from dgemma_cli.commands.bench_request import Request, Subject, collection_of, subjects_of, tasks_of
+from dgemma_cli.errors import UsageError
 from dgemma_cli.machine import look
-from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.output import Target as Destination
-
-if TYPE_CHECKING:
-    from dgemma_cli.device import Choice
-    from dgemma_cli.engine.events import Event
-    from dgemma_cli.model.model import Model
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run was asked for, checked for contradictions."""
-
-    model: str
-    random_weights: Size | None
-    formats: tuple[str, ...]
-    presets: tuple[str, ...]
-    contexts: tuple[int, ...]
-    prompts: tuple[Path, ...]
-    max_tokens: int | None
-    fixed_steps: int | None
-    repetitions: int | None
-    warmup: int
-    quality: bool
-    tasks: Path | None
-    profile: bool
-    device: str
-    dtype: str
-    fit: Fit
-    form: Form
-    output: Path | None
-    compare: Path | None
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A checkpoint to be measured, before it is loaded. location: None for random weights."""
-
-    name: str
-    form: str
-    config: ModelConfig
-    location: Location | None
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A subject in memory. encode, read: its language; None for random weights, which have none."""
-
-    subject: Subject
-    choice: Choice
-    model: Model
-    write: Callable[[Sequence[int], Options], Iterator[Event]]
-    encode: Encode | None
-    read: Callable[[Sequence[int]], str] | None
-    weights: int
-    seconds: float
 
 
 def perform(request: Request, environment: Environment) -> None:
     """Measure and write the report. Raises DgemmaError, for wrong files and impossible wishes before anything runs."""
     old = compare.read(request.compare) if request.compare is not None else None
-    subjects = list(_subjects(request))
-    collection = _collection(request, subjects)
-    tasks = _tasks(request, subjects)
+    subjects = list(subjects_of(request))
+    collection = collection_of(request, subjects)
+    tasks = tasks_of(request, subjects)
     conditions = Conditions.now(look())
     with ExitStack() as stack:
         destination = Destination(environment, request.output)
@@ -130,63 +63,6 @@ _WRITERS: dict[Form, Callable[[dict[str, Any], bool], str]] = {
     Form.JSON: lambda document, _: report.as_json(document),
     Form.JSONL: lambda document, _: report.as_json_lines(document),
 }
-
-
-def _subjects(request: Request) -> Iterator[Subject]:
-    """What is to be measured. Raises ModelUnavailable, CheckpointError or UsageError before anything is loaded."""
-    found = list(_random_subjects(request) if request.random_weights else _real_subjects(request))
-    for subject in found:
-        config = subject.config
-        for context in request.contexts:
-            if context + config.canvas_length > config.max_context:
-                raise UsageError(
-                    f"A context of {context:,} tokens and a canvas of {config.canvas_length} are more than the "
-                    f"{config.max_context:,} that {subject.name} has."
-                )
-        yield subject
-
-
-def _random_subjects(request: Request) -> Iterator[Subject]:
-    assert request.random_weights is not None
-    config = config_of(request.random_weights)
-    for form in request.formats or (default_format(request.random_weights),):
-        yield Subject(f"random {request.random_weights}", form, config, None)
-
-
-def _real_subjects(request: Request) -> Iterator[Subject]:
-    names = [f"{DEFAULT}:{form}" for form in request.formats] or [request.model]
-    for location in map(resolve, names):
-        yield Subject(location.name, format_of(location.folder), ModelConfig.from_folder(location.folder), location)
-
-
-def _is_nano(subject: Subject) -> bool:
-    return subject.location is not None and subject.location.folder == NANO_FOLDER
-
-
-def _collection(request: Request, subjects: Sequence[Subject]) -> Collection:
-    """The prompts, read before anything is loaded."""
-    shipped = nano() if _is_nano(subjects[0]) else general()
-    if not request.prompts:
-        return shipped
-    own = tuple(map(read_prompt_file, request.prompts))
-    if len({prompt.name for prompt in own}) < len(own):
-        raise UsageError("Two files of --prompt have the same name, by which the report tells them apart.")
-    if request.contexts and len(own) > 1:
-        raise UsageError("--contexts takes one --prompt: the question behind them.")
-    return replace(shipped, prompts=own, recall=own[0])
-
-
-def _tasks(request: Request, subjects: Sequence[Subject]) -> list[Task]:
-    if not request.quality:
-        return []
-    if request.tasks is not None:
-        return read_tasks(request.tasks)
-    if not _is_nano(subjects[0]):
-        raise UsageError(
-            f"For {subjects[0].name} no tasks with known answers come along.",
-            'Give some: --tasks FILE, a line each: {"prompt": "…", "answer": "…"}',
-        )
-    return nano_tasks()
 
 
 def _document(request: Request, conditions: Conditions) -> dict[str, Any]:
@@ -232,7 +108,7 @@ def _measure(
     from dgemma_cli.engine.profile import profile
 
     tell("loading")
-    loaded = _random(request, subject) if subject.location is None else _load(request, subject, document["notes"])
+    loaded = load(request, subject, document["notes"])
     model, config = loaded.model, subject.config
     conditions.choose(loaded.choice.device)
     peak = probe.Peak(model.device)
@@ -240,8 +116,8 @@ def _measure(
     encode = loaded.encode or (lambda _messages: ())
     target = LocalTarget(loaded.write, encode, partial(probe.wait, model.device), peak.read)
     cases = [
-        Case(target.prepare(prompt), preset, _max_tokens(request, config), _steps(request))
-        for preset in (request.presets if _steps(request) is None else (None,))
+        Case(target.prepare(prompt), preset, request.reply_tokens(config), request.steps)
+        for preset in (request.presets if request.steps is None else (None,))
         for prompt in _prompts(request, loaded, collection)
     ]
 
@@ -270,7 +146,7 @@ def _measure(
     if tasks and loaded.read is not None:
         for preset in request.presets:
             tell(f"{len(tasks)} tasks under {preset}")
-            judged.append(judge(target, tasks, preset, _max_tokens(request, config), loaded.read))
+            judged.append(judge(target, tasks, preset, request.reply_tokens(config), loaded.read))
     looked = None
     if request.profile:
         tell("looking where the time goes")
@@ -310,57 +186,6 @@ def _measure(
     document["notes"] += [note for note in told if note not in document["notes"]]
 
 
-def _load(request: Request, subject: Subject, notes: list[str]) -> Loaded:
-    from dgemma_cli.engine import probe
-
-    begun = time.perf_counter()
-    session = loading.load_session(subject.name, request.device, request.dtype, None, request.fit, notes.append)
-    seconds = time.perf_counter() - begun
-    if session.choice.fit == "as stored":  # told exactly by the files, also where weights were laid out anew
-        assert subject.location is not None
-        weights = memory.of_folder(subject.location.folder, session.choice.dtype).weights
-    else:
-        weights = sum(probe.weigh(session.model))
-        if "host's memory" in session.choice.fit:
-            notes.append("the floor is too low: it leaves out the way of experts from the host's memory to the device")
-    return Loaded(
-        subject,
-        session.choice,
-        session.model,
-        session.generate,
-        lambda messages: session.encode(messages, thinking=False),
-        lambda ids: session.prompter.reply(ids).answer,
-        weights,
-        seconds,
-    )
-
-
-def _random(request: Request, subject: Subject) -> Loaded:
-    """Raises OutOfMemory where the weights would not fit."""
-    from dgemma_cli.device import choose_for
-    from dgemma_cli.engine import probe
-    from dgemma_cli.engine.generate import generate
-    from dgemma_cli.weights.loader import DTYPES
-    from dgemma_cli.weights.random import random_model
-
-    scheme = scheme_of(subject.form)
-    choice = choose_for(request.device, request.dtype, memory.of_scheme(subject.config, scheme).weights)
-    on_gpu = choice.device != "cpu"
-    footprint = memory.of_scheme(subject.config, scheme, choice.dtype)
-    context = max(request.contexts or (RANDOM_CONTEXT,)) + _max_tokens(request, subject.config)
-    needed = footprint.needs(context, "cuda" if on_gpu else "cpu").total
-    free = probe.free_memory(choice.device)
-    if needed > free:
-        raise OutOfMemory(
-            f"{subject.name} ({subject.form}) needs {size(needed)}, {size(free)} are free on {choice.device}.",
-            "Take a smaller size or another of --formats.",
-        )
-    begun = time.perf_counter()
-    model = random_model(subject.config, scheme, choice.device, DTYPES[choice.dtype])
-    seconds = time.perf_counter() - begun
-    return Loaded(subject, choice, model, partial(generate, model), None, None, footprint.weights, seconds)
-
-
 def _prompts(request: Request, loaded: Loaded, collection: Collection) -> Iterator[Prompt]:
     if loaded.encode is None:
         # Random weights have no language. Their steps are as many whatever the prompt says.
@@ -373,18 +198,6 @@ def _prompts(request: Request, loaded: Loaded, collection: Collection) -> Iterat
             yield fill(collection.recall, collection.turns, context, loaded.encode)
     else:
         yield from collection.prompts
-
-
-def _max_tokens(request: Request, config: ModelConfig) -> int:
-    if request.max_tokens is not None:
-        return request.max_tokens
-    return MAX_TOKENS if request.random_weights is None else 2 * config.canvas_length
-
-
-def _steps(request: Request) -> int | None:
-    if request.fixed_steps is None and request.random_weights is not None:
-        return RANDOM_STEPS
-    return request.fixed_steps
 
 
 def _teller(environment: Environment, subject: Subject) -> Callable[[str], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -178,43 +178,12 @@ def run(
                 "--output": output is not None,
                 "--record": record is not None,
                 "--slow": slow is not None,
-                "--color-by": color_by is not None,
+                "--color-by": given(context, "color_by"),
                 "--quiet": quiet,
                 "--verbose": verbose,
             }
         )
-        from dgemma_cli.commands.chat import chat
-
-        chat(
-            context,
-            model=model,
-            system=system,
-            max_tokens=max_tokens,
-            seed=seed,
-            preset=chosen(preset, sampler),
-            steps=steps,
-            horizon=horizon,
-            t_min=t_min,
-            t_max=t_max,
-            entropy_bound=entropy_bound,
-            stability=stability,
-            confidence=confidence,
-            best_of=best_of,
-            repair=repair,
-            guard=guard,
-            think=think,
-            device=device,
-            dtype=dtype,
-            server=server,
-            keep=keep,
-            endpoint=endpoint,
-            fit=fit,
-            live=live,
-            show_thinking=show_thinking,
-            stats=stats,
-            no_color=no_color,
-            yes=yes,
-        )
+        _chat(context)
         return
     options = Options(
         max_tokens=max_tokens,
@@ -263,6 +232,18 @@ def run(
         ),
         environment,
     )
+
+
+def _chat(context: typer.Context) -> None:
+    """``dgemma chat`` with the flags of this line, and for all else its own settings."""
+    tree: Any = context.find_root().command
+    chat = tree.commands["chat"]
+    with chat.make_context("chat", [], parent=context.parent) as inner:
+        for name in inner.params:
+            if given(context, name):
+                inner.params[name] = context.params[name]
+                inner.set_parameter_source(name, context.get_parameter_source(name))
+        chat.invoke(inner)
 
 
 def _refuse_in_chat(flags: dict[str, bool]) -> None:

@@ -193,7 +193,7 @@ def test_errors_are_lines_and_the_chat_goes_on(chat: Callable[..., Terminal]) ->
 
 
 def test_bare_run_on_a_terminal_chats(chat: Callable[..., Terminal], tmp_path: Path) -> None:
-    terminal = chat("run", "-s", "Be brief.")
+    terminal = chat("run", "-s", "Be brief.", variables={"DGEMMA_COLOR_BY": "entropy"})
     said(terminal, "one")
     left(terminal)
     assert spoken(tmp_path) == ["Be brief.", "one", "Hello, world."]
@@ -211,7 +211,10 @@ def test_a_conversation_is_continued(chat: Callable[..., Terminal], tmp_path: Pa
     assert spoken(tmp_path) == ["one", "Hello, world.", "two", "Hello, world."]
 
 
-@pytest.mark.parametrize(("arguments", "variables"), [(("chat", "--no-save"), {}), (("chat",), {"DGEMMA_SAVE": "0"})])
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(("chat", "--no-save"), {}), (("chat",), {"DGEMMA_SAVE": "0"}), (("run",), {"DGEMMA_SAVE": "0"})],
+)
 def test_nothing_is_kept_where_nothing_is_to_be(
     chat: Callable[..., Terminal], tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str]
 ) -> None:
