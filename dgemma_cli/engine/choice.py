@@ -18,4 +18,5 @@ def choose(model: Model, options: Options) -> tuple[Denoiser, str]:
         return denoise, "plain: text is held"
     if Sampler.resolve(options, model.defaults).best_of > 1:
         return denoise, "plain: several canvases side by side"
-    return graphed, f"recorded ({model.executor.name})"
+    recorded = f"recorded ({model.executor.name})"
+    return graphed, recorded + ("; plain where --repair writes again" if options.repair else "")

@@ -21,6 +21,7 @@ from dgemma_cli.engine.session import Session
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
+from dgemma_cli.sampling.presets import PRESETS
 
 PROMPT = [3, 5, 7]
 
@@ -173,6 +174,54 @@ def test_what_it_does_not_do_is_told(model: Model, fused: FusedModel) -> None:
     assert choose(fused, Options()) == (graphed, "recorded (a tape)")
     assert choose(fused, Options(held={0: 5})) == (denoise, "plain: text is held")
     assert choose(fused, Options(best_of=2)) == (denoise, "plain: several canvases side by side")
-    assert choose(model, Options()) == (denoise, "plain")
+    assert choose(fused, Options(best_of=1, held={})) == choose(fused, Options())
+    several = replace(PRESETS["quality"], best_of=2)
+    assert choose(fused, Options(preset=several)) == choose(fused, Options(best_of=2))
+    repairing = "recorded (a tape); plain where --repair writes again"
+    assert choose(fused, Options(repair=True)) == (graphed, repairing)
+    assert choose(fused, Options(repair=True, best_of=2)) == choose(fused, Options(best_of=2))
+    for options in (Options(), Options(repair=True), Options(held={0: 5}), Options(best_of=2)):
+        assert choose(model, options) == (denoise, "plain")
     for options in (Options(seed=1, max_tokens=12, held={1: 5}), Options(seed=1, max_tokens=12, best_of=2)):
         assert_same(list(generate(fused, PROMPT, options)), list(generate(model, PROMPT, options)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(repair=True),
+        Options(repair=True, held={1: 5}),
+        Options(held={1: 5}),
+        Options(best_of=2),
+        Options(best_of=2, repair=True),
+    ],
+)
+def test_the_loop_that_is_told_is_the_one_that_runs(
+    model: Model, fused: FusedModel, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passes of each loop are counted: a recorded step decodes a canvas in a recording, a plain one by itself."""
+    tape = fused.executor
+    assert isinstance(tape, Tape)
+    plain = 0
+
+    def counted(*arguments: object) -> Tensor:
+        nonlocal plain
+        plain += 1
+        return FusedModel.denoise(fused, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fused, "denoise", counted)
+    options = replace(options, seed=0, max_tokens=16, steps=3, stability=100)  # nothing settles by itself
+    before = tape.launches
+    events = list(generate(fused, PROMPT, options))
+    recorded = tape.launches - before
+    blocks = [event for event in events if isinstance(event, BlockCommitted)]
+    commits, steps = len(blocks) - 1, sum(block.steps for block in blocks)
+    told = choose(fused, options)[1]
+    assert told.startswith("recorded") == (recorded > commits)
+    assert (told == "recorded (a tape)") == (plain == 0)
+    if options.repair and not options.best_of:
+        assert any(block.repaired for block in blocks)
+    if told.startswith("plain"):
+        assert (recorded, plain) == (commits, steps)
+    assert_same(events, list(generate(model, PROMPT, options)))
