@@ -15,6 +15,7 @@ from dgemma_cli.model.model import Model
 from dgemma_cli.weights.build import build
 from dgemma_cli.weights.layout import make_plan
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
+from dgemma_cli.weights.recipe import recipe
 
 _SLIDING, _FULL = LayerConfig(True, 4, 2, 16), LayerConfig(False, 4, 1, 32)
 TINY = ModelConfig(
@@ -36,8 +37,12 @@ TINY = ModelConfig(
 
 
 def random_model(config: ModelConfig, form: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Model:
-    """form: the name of a published format, "nvfp4", "int4", "fp8", "bf16", "nvfp4-redhat"."""
-    plan = make_plan(config, CHECKPOINTS[f"diffusiongemma:{form}"].scheme, lambda _: None)
+    """form: the name of a published format, "nvfp4", "int4", "fp8", "bf16", "nvfp4-redhat", or one of these with its
+    dense part in fewer bits, as --fit packs it: "nvfp4+8bit", "nvfp4+4bit".
+    """
+    stored, _, dense = form.partition("+")
+    scheme = CHECKPOINTS[f"diffusiongemma:{stored}"].scheme
+    plan = make_plan(config, recipe(dense=dense).over(scheme) if dense else scheme, lambda _: None)
     model = build(config, plan, str(device), dtype)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from dgemma_cli.errors import CheckpointError, UsageError
-from dgemma_cli.memory import Footprint, Kind, Needs
+from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
 from dgemma_cli.weights.recipe import AS_STORED, Recipe, recipe
 
 Fit: TypeAlias = Literal["auto", "off"] | int
@@ -75,7 +75,13 @@ class FitPlan:
 
 
 def plan(
-    footprint_of: Callable[[Recipe], Footprint], context: int, kind: Kind, room: int, host_room: int, fit: Fit
+    footprint_of: Callable[[Recipe], Footprint],
+    context: int,
+    kind: Kind,
+    room: int,
+    host_room: int,
+    fit: Fit,
+    work: Work = USUAL,
 ) -> FitPlan | None:
     """The first way in which ``context`` tokens fit into ``room`` bytes of the device; None if there is none.
 
@@ -87,15 +93,16 @@ def plan(
     changes = fit != "off" and not (fit == "auto" and kind == "cpu")
     stored = footprint = footprint_of(AS_STORED)
     for tried, footprint in _distinct(footprint_of, _RUNGS if changes else _RUNGS[:1]):
-        needs = footprint.needs(context, kind)
+        needs = footprint.needs(context, kind, work=work)
         if needs.total <= room:
-            return FitPlan(tried, 0, _told(stored, footprint), needs, footprint.longest_context(room, kind))
+            longest = footprint.longest_context(room, kind, work=work)
+            return FitPlan(tried, 0, _told(stored, footprint), needs, longest)
     if not changes or kind == "cpu" or not footprint.experts:
         return None
     for offloaded in range(_FEWEST, len(footprint.config.layers) + 1):
-        needs = footprint.needs(context, kind, offloaded)
+        needs = footprint.needs(context, kind, offloaded, work)
         if needs.total <= room and needs.host <= host_room:
-            longest = footprint.longest_context(room, kind, offloaded)
+            longest = footprint.longest_context(room, kind, offloaded, work)
             return FitPlan(tried, offloaded, _told(stored, footprint), needs, longest)
     return None
 

@@ -51,7 +51,8 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """cores: of the CPU; total, free: bytes of the host's memory that this process may use; cuda: the CUDA version
-    torch is built for, None without; no_gpu, remedy: if there is no usable GPU, why, and what mends it.
+    torch is built for, None without; no_gpu, remedy: if there is no usable GPU, why, and what mends it; triton:
+    whether that is installed.
     """
 
     gpus: tuple[Gpu, ...]
@@ -62,6 +63,7 @@ class Machine:
     cuda: str | None
     no_gpu: str = ""
     remedy: str = ""
+    triton: bool = True
 
 
 def look(gpus_too: bool = True) -> Machine:
@@ -69,7 +71,8 @@ def look(gpus_too: bool = True) -> Machine:
     total, free = host_memory()
     version, cuda = torch_build()
     gpus, no_gpu, remedy = _gpus(cuda, total, free) if gpus_too else _none("GPUs were not asked for.", "")
-    return Machine(gpus, len(os.sched_getaffinity(0)), total, free, version, cuda, no_gpu, remedy)
+    triton = importlib.util.find_spec("triton") is not None
+    return Machine(gpus, len(os.sched_getaffinity(0)), total, free, version, cuda, no_gpu, remedy, triton)
 
 
 def host_memory() -> tuple[int, int]:

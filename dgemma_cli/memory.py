@@ -28,17 +28,17 @@ _PACKED_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1}
 # Python with torch and the program itself, before a model is there: 0.24 GB measured on a CPU build. CUDA contexts were
 # seen from 0.1 to 0.6 GB.
 _PROCESS = {"cpu": 250_000_000, "cuda": 500_000_000}
-# The most float32 copies of a canvas's logits that a denoising step holds at once. On a CPU measured, on a model of
-# 262,144 tokens and next to nothing else, in bfloat16, with what the libraries keep of freed memory. On a GPU computed,
-# not measured: the scores in bfloat16 (half a copy) and two copies on the way to the soft cap; later the logits, the
-# probabilities, and these in bfloat16.
-_LOGITS = {"cpu": 5.5, "cuda": 2.5}
-# Bytes for each value of the largest packed matrix while it is unpacked: indices, float32 values, the result.
-_UNPACKING = 10
+# Bytes for each value of the largest packed matrix while torch unpacks it: indices, float32 values, the result; and for
+# each value of rows of a packed embedding, which Triton's path unpacks too: float32 and the result.
+_UNPACKING, _UNPACKING_ROWS = 10, 6
+# cuBLAS's own memory on a Hopper GPU, where it takes most, for each stream that it is used on; recordings are made on
+# two of their own.
+_WORKSPACE, _STREAMS = 32 << 20, 3
 # Rows of a packed embedding that are unpacked at once.
 _BLOCK = 4096
 # How the KV cache of a full layer grows, and how many tokens the encoder takes at once.
 _GROWTH = _CHUNK = 1024
+_QUERIES = 256  # that attend at once in torch
 _FIRST = 4096  # positions of a full layer in a static cache, at first
 
 
@@ -66,38 +66,61 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """How canvases are denoised. canvases: of one reply side by side (--best-of); shared: of several replies in one
+    pass, which only happens where no steps are recorded; plain: some steps run in the plain loop, not a recorded one,
+    as those of a second writing do (--repair); triton: on CUDA, Triton's kernels compute, and steps are recorded.
+    """
+
+    canvases: int = 1
+    shared: int = 1
+    plain: bool = False
+    triton: bool = True
+
+    def in_a_pass(self, fused: bool) -> int:
+        """The most canvases that are denoised together."""
+        return self.canvases if fused else max(self.canvases, self.shared)
+
+
+USUAL = Work()
+
+
+@dataclass(frozen=True, slots=True)
 class Footprint:
     """What of a model's needs does not hang on the context. largest: values of the largest packed matrix, or of the
-    largest piece of one, that is unpacked at once; experts: bytes of one layer's, 0 where layers differ; formats: how
-    each part of the network is packed, in words.
+    largest piece of one, that is unpacked at once; rows: the same of a packed embedding alone; experts: bytes of one
+    layer's, 0 where layers differ; formats: how each part of the network is packed, in words.
     """
 
     config: ModelConfig
     dtype: str
     weights: int
     largest: int
+    rows: int = 0
     experts: int = 0
     formats: tuple[tuple[str, str], ...] = ()
 
-    def needs(self, context: int, kind: Kind, offloaded: int = 0) -> Needs:
+    def needs(self, context: int, kind: Kind, offloaded: int = 0, work: Work = USUAL) -> Needs:
         """What running with ``context`` tokens, prompt and reply, takes on a device of this kind.
 
         offloaded: layers whose experts are kept in the host's memory; two of these are on the device at any time.
         """
+        fused = kind == "cuda" and work.triton
+        unpacking = self.rows * _UNPACKING_ROWS if fused else self.largest * _UNPACKING
         return Needs(
             weights=self.weights - (offloaded - min(2, offloaded)) * self.experts,
-            cache=cache_bytes(self.config, context, self.dtype, static=kind == "cuda"),
-            working=_working(self.config, context, self.dtype, kind) + self.largest * _UNPACKING,
+            cache=cache_bytes(self.config, context, self.dtype, static=fused),
+            working=_working(self.config, context, self.dtype, kind, fused, work) + unpacking,
             process=_PROCESS[kind],
             host=offloaded * self.experts,
         )
 
-    def longest_context(self, room: int, kind: Kind, offloaded: int = 0) -> int:
+    def longest_context(self, room: int, kind: Kind, offloaded: int = 0, work: Work = USUAL) -> int:
         """The most tokens that ``room`` bytes allow, a multiple of 1,024 or the model's own limit; 0 if none."""
         low, high = 0, self.config.max_context // 1024
         while low < high:
             middle = (low + high + 1) // 2
-            if self.needs(middle * 1024, kind, offloaded).total <= room:
+            if self.needs(middle * 1024, kind, offloaded, work).total <= room:
                 low = middle
             else:
                 high = middle - 1
@@ -132,16 +155,17 @@ def _footprint(config: ModelConfig, plan: Plan, dtype: str) -> Footprint:
             _, _, layer, module, *_ = (*slot.target.split(".", 4), "", "", "")
             if module == "experts":
                 experts[int(layer)] += size
-    largest = 0
+    largest = rows = 0
     for spec in plan.packed.values():
         if isinstance(spec, PackedExpertsSpec):
             largest = max(largest, 2 * config.moe_intermediate_size * config.hidden_size)
         elif isinstance(spec, PackedEmbeddingSpec):
-            largest = max(largest, min(spec.rows, _BLOCK) * spec.columns)
+            rows = min(spec.rows, _BLOCK) * spec.columns
+            largest = max(largest, rows)
         else:
-            largest = max(largest, *(rows * spec.columns for rows, form in spec.parts if form is not None))
+            largest = max(largest, *(height * spec.columns for height, form in spec.parts if form is not None))
     same = len(set(experts)) == 1
-    return Footprint(config, dtype, weights, largest, experts[0] if same else 0, _formats(plan))
+    return Footprint(config, dtype, weights, largest, rows, experts[0] if same else 0, _formats(plan))
 
 
 def _formats(plan: Plan) -> tuple[tuple[str, str], ...]:
@@ -175,10 +199,36 @@ def cache_bytes(config: ModelConfig, context: int, dtype: str = "bfloat16", stat
     return total
 
 
-def _working(config: ModelConfig, context: int, dtype: str, kind: Kind) -> int:
-    """The larger of a denoising step's peak and an encoder pass's."""
-    step = int(_LOGITS[kind] * 4 * config.canvas_length * config.vocab_size)
-    # A chunk's rows, once for each expert they go to, with what the experts make of them.
-    rows = min(context, _CHUNK) * config.top_k_experts
-    routed = rows * 3 * (config.hidden_size + config.moe_intermediate_size) * _ITEM_BYTES[dtype]
-    return max(step, routed)
+def _working(config: ModelConfig, context: int, dtype: str, kind: Kind, fused: bool, work: Work) -> int:
+    """The larger of a denoising step's peak and an encoder pass's. fused: as ``model.fused`` computes, with recordings,
+    which keep memory of their own.
+    """
+    canvas, copy = config.canvas_length, 4 * config.canvas_length * config.vocab_size
+    canvases = work.in_a_pass(fused)
+    step, recorded = logit_copies(kind, fused, canvases, work.plain)
+    # Rows of a pass, once for each expert they go to, with what the experts make of them. The fused model takes
+    # canvases one by one.
+    row = config.top_k_experts * 3 * (config.hidden_size + config.moe_intermediate_size) * _ITEM_BYTES[dtype]
+    routed = row * max(min(context, _CHUNK), canvas * (1 if fused else canvases))
+    # On CUDA torch attends in three float32 copies of some queries' scores.
+    heads = max(layer.num_heads for layer in config.layers)
+    attention = 3 * 4 * heads * _QUERIES * context if kind == "cuda" and not fused else 0
+    libraries = _WORKSPACE * (_STREAMS if fused else 1) if kind == "cuda" else 0
+    own = int(recorded * copy) + row * canvas if fused else 0
+    return max(int(step * copy), routed, attention) + own + libraries
+
+
+def logit_copies(kind: Kind, fused: bool, canvases: int, plain: bool) -> tuple[float, float]:
+    """Float32 copies of a canvas's logits that are held at once, at the most: by a step of the plain loop, and by a
+    recorded one, 0 where there is none.
+
+    Of the plain loop: the logits of all its canvases, and while the probabilities of one of them are made two more. On
+    the way to the soft cap torch on CUDA holds all of them twice, the fused model once and half a copy in bfloat16. A
+    recorded step keeps the scores and the probabilities in bfloat16. On CUDA this is counted in torch's operations, not
+    measured on a device. On a CPU it is measured, with what the libraries keep of freed memory, on a model of 262,144
+    tokens and next to nothing else: 2.0 to 2.6 copies for one canvas, 3.1 to 4.2 for two, 6.0 for four.
+    """
+    if fused and canvases == 1 and not plain:
+        return 0.0, 1.0
+    at_the_cap = {"cpu": 1.0, "cuda": 1.5 if fused else 2.0}[kind] * canvases
+    return max(at_the_cap, canvases + 2.0), 1.0 if fused and canvases == 1 else 0.0

@@ -11,6 +11,7 @@ import typer
 
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import completions
+from dgemma_cli.commands.knobs import BestOfOption, RepairOption
 from dgemma_cli.commands.options import CONTEXT, FitOption
 from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
@@ -36,16 +37,21 @@ def check(
         ),
     ] = None,
     fit: FitOption = "auto",
+    best_of: BestOfOption = None,
+    repair: RepairOption = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tell whether a model fits this machine, before it is fetched.
 
     Exit code 0: it fits; 4: no usable device; 5: not enough memory; 6: not enough room on the disk.
     """
+    from dgemma_cli.commands.fitting import work_of
     from dgemma_cli.commands.judging import judge
+    from dgemma_cli.engine.options import Options
     from dgemma_cli.fit import parse_fit
     from dgemma_cli.machine import look
 
+    work = work_of(Options(best_of=best_of, repair=repair))
     wanted = parse_fit(fit)
     subject = _subject(model)
     most = subject.footprint.config.max_context
@@ -53,7 +59,7 @@ def check(
         context = min(CONTEXT, most)
     if not 1 <= context <= most:
         raise UsageError(f"context must be from 1 to {most:,} tokens, not {context:,}.")
-    report = judge(subject, look(), context, wanted)
+    report = judge(subject, look(), context, wanted, work=work)
     environment = Environment.current()
     if json_output:
         environment.write(json.dumps(report.as_dict(), indent=2) + "\n")

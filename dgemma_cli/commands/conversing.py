@@ -19,6 +19,7 @@ from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.fetch_missing import fetch_missing
+from dgemma_cli.commands.fitting import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, Progress, at, find
 from dgemma_cli.fit import Fit
@@ -119,7 +120,8 @@ def _load(opening: Opening, environment: Environment, name: str) -> Writer:
     """Load a model, telling how far that is."""
     if opening.where.endpoint is not None:
         return at(opening.where.endpoint, name, environment)
-    choice = Choice(name, opening.device, opening.dtype, opening.fit, opening.where.warm, opening.where.keep)
+    where, work = opening.where, work_of(opening.settings.options)
+    choice = Choice(name, opening.device, opening.dtype, opening.fit, where.warm, where.keep, work)
 
     def find_with(progress: Progress | None) -> Writer:
         return find(choice, environment, progress, warn, lambda _: None)

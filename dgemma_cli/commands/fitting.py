@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dgemma_cli.commands.judging import Report, Subject, judge
 from dgemma_cli.commands.options import CONTEXT
+from dgemma_cli.engine.options import Options
 from dgemma_cli.fit import Fit
 from dgemma_cli.machine import look
+from dgemma_cli.memory import USUAL, Work
+from dgemma_cli.sampling.presets import PRESETS, Preset
 from dgemma_cli.weights.checkpoint import Checkpoint
 
 # Bytes of weights that are loaded without a question: less than Python and torch take.
 _TRIVIAL = 250_000_000
 
 
-def judge_before_loading(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit) -> Report | None:
+def work_of(options: Options) -> Work:
+    """How replies with these options denoise their canvases."""
+    preset = options.preset if isinstance(options.preset, Preset) else PRESETS[options.preset]
+    canvases = options.best_of or preset.best_of
+    return Work(canvases, plain=options.repair or bool(options.held))
+
+
+def judge_before_loading(
+    name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, work: Work = USUAL
+) -> Report | None:
     """How the model is to be loaded on ``device`` ("auto" may be) in ``dtype``; None: as it is, and nothing was asked.
 
     Raises OutOfMemory or NoDevice, with what would help, if it does not fit. A device that is not there is left to
@@ -25,7 +37,7 @@ def judge_before_loading(name: str, checkpoint: Checkpoint, device: str, dtype: 
     if device not in ("auto", "cpu") and not machine.gpus:
         return None
     subject = Subject.here(name, checkpoint, "float32" if dtype == "float32" else "bfloat16")
-    report = judge(subject, machine, min(CONTEXT, checkpoint.config.max_context), fit, device)
+    report = judge(subject, machine, min(CONTEXT, checkpoint.config.max_context), fit, device, work)
     if report.problem is not None:
         raise report.problem
     return report

@@ -16,6 +16,7 @@ from dgemma_cli.commands import loading
 from dgemma_cli.commands.fetch_missing import fetch_missing
 from dgemma_cli.errors import DgemmaError, UsageError
 from dgemma_cli.fit import Fit, written
+from dgemma_cli.memory import Work
 from dgemma_cli.server import places
 from dgemma_cli.server.background import Report
 from dgemma_cli.server.host import Host, Limits
@@ -134,8 +135,10 @@ def _names(reach: Reach) -> set[str] | None:
 
 
 def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host:
-    session = loading.load_session(serving.model, serving.device, serving.dtype, report.progress, serving.fit, tell)
-
+    # Requests may ask for a second writing, and share passes where no steps are recorded.
+    work = Work(shared=serving.parallel, plain=True)
+    where = serving.device, serving.dtype
+    session = loading.load_session(serving.model, *where, report.progress, serving.fit, tell, work)
     auto_device, auto_dtype = session.is_auto()
     limits = Limits(
         body=serving.max_body,
@@ -166,7 +169,7 @@ def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host
         identity,
         session,
         session.shelf(serving.cache, serving.parallel),
-        Bounds(limits.output, session.vocabulary),
+        Bounds(limits.output, session.vocabulary, session.canvases),
         limits,
         session.in_use,
         {session.name, serving.model},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +12,9 @@ from dgemma_cli.commands.units import size
 from dgemma_cli.errors import DgemmaError, DiskError, NoDevice, OutOfMemory
 from dgemma_cli.fit import Fit, FitPlan, plan
 from dgemma_cli.machine import Gpu, Machine
-from dgemma_cli.memory import Footprint, Kind, Needs
+from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
 from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.kernel_terms import asked_kernels, foreseen_obstacle
 from dgemma_cli.terminal.untrusted import visible
 from dgemma_cli.weights.checkpoint import Checkpoint
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
@@ -64,7 +65,8 @@ class Subject:
 class Report:
     """What ``check`` tells. device: where the model would run, "" if nowhere; kind, room: of that device, or of the one
     it was measured against; table: needs of every known checkpoint and of this one, as stored; plan: how it is made to
-    fit, None if it cannot be; others: other checkpoints that fit a GPU; problem: why it cannot run.
+    fit, None if it cannot be; others: other checkpoints that fit a GPU; problem: why it cannot run; work: how canvases
+    are denoised.
     """
 
     subject: Subject
@@ -78,13 +80,26 @@ class Report:
     plan: FitPlan | None
     others: list[str]
     problem: DgemmaError | None
+    work: Work = USUAL
 
     @property
     def longest_context(self) -> int:
         """Tokens that fit."""
         if self.plan is not None:
             return self.plan.longest
-        return self.subject.footprint.longest_context(self.room, self.kind)
+        return self.subject.footprint.longest_context(self.room, self.kind, work=self.work)
+
+    def most_canvases(self, limit: int) -> int:
+        """How many canvases side by side fit as the model is loaded; ``limit`` at the most, one at the least."""
+        plan = self.plan
+        if plan is None:
+            return 1
+        footprint = self.subject.footprint_of(plan.recipe)
+        for canvases in range(limit, 1, -1):
+            needs = footprint.needs(self.context, self.kind, plan.offloaded, replace(self.work, canvases=canvases))
+            if needs.total <= self.room:
+                return canvases
+        return 1
 
     def text(self) -> str:
         """For people."""
@@ -106,7 +121,8 @@ class Report:
                 f"{size(self.subject.download)} to fetch"
             )
         where = "the CPU" if self.kind == "cpu" else "a GPU"
-        lines += ["", f"on {where}, with {self.context:,} tokens of context"]
+        several = f", {self.work.canvases} canvases side by side" if self.work.canvases > 1 else ""
+        lines += ["", f"on {where}, with {self.context:,} tokens of context{several}"]
         rows = dict(self.table)
         if self.plan is not None and not self.plan.as_stored:
             rows[f"  with --fit {_told(self.fit)}"] = self.plan.needs
@@ -133,6 +149,7 @@ class Report:
         return {
             "model": self.subject.name,
             "context": self.context,
+            "best_of": self.work.canvases,
             "fits": self.problem is None,
             "device": self.device or None,
             "verdict": self.problem.message if self.problem is not None else self.verdict(),
@@ -150,8 +167,16 @@ class Report:
         }
 
 
-def judge(subject: Subject, machine: Machine, context: int, fit: Fit = "auto", device: str = "auto") -> Report:
-    """Hold a model against a device of a machine; with "auto" against the GPU with the most free memory.
+def judge(
+    subject: Subject,
+    machine: Machine,
+    context: int,
+    fit: Fit = "auto",
+    device: str = "auto",
+    work: Work = USUAL,
+) -> Report:
+    """Hold a model against a device of a machine; with "auto" against the GPU with the most free memory. work: whether
+    Triton's kernels compute is seen here.
 
     Where there is no GPU a large model is not put on the CPU unasked.
     """
@@ -161,13 +186,14 @@ def judge(subject: Subject, machine: Machine, context: int, fit: Fit = "auto", d
     allowed = room if isinstance(fit, str) else min(room, fit)
     host_room = 0 if gpu is None or gpu.unified else machine.free - _HOST
     table = {
-        name: memory.of_scheme(NETWORK, published.scheme).needs(context, kind)
+        name: memory.of_scheme(NETWORK, published.scheme).needs(context, kind, work=_on(work, machine, gpu))
         for name, published in CHECKPOINTS.items()
     }
+    work = _on(work, machine, gpu, subject.footprint)
     if subject.name not in table or not subject.download:
-        table[subject.name] = subject.footprint.needs(context, kind)
+        table[subject.name] = subject.footprint.needs(context, kind, work=work)
     needs = table[subject.name]
-    found = plan(subject.footprint_of, context, kind, allowed, host_room, fit)
+    found = plan(subject.footprint_of, context, kind, allowed, host_room, fit, work)
     fitting = [name for name, other in table.items() if name != subject.name and other.total <= allowed]
     others = fitting if gpu is not None else []
     problem: DgemmaError | None = None
@@ -180,7 +206,7 @@ def judge(subject: Subject, machine: Machine, context: int, fit: Fit = "auto", d
         problem = OutOfMemory(
             f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context, {size(room)} are free on "
             f"{where}{cap}.",
-            _what_else(subject, machine, gpu, context, fit, allowed, host_room, others),
+            _what_else(subject, machine, gpu, context, fit, allowed, host_room, others, work),
         )
     elif subject.download > subject.disk_free:
         problem = DiskError(
@@ -189,8 +215,18 @@ def judge(subject: Subject, machine: Machine, context: int, fit: Fit = "auto", d
             "Make room (dgemma list, dgemma rm), or name another folder: HF_HOME.",
         )
     return Report(
-        subject, machine, context, fit, "" if problem else where, kind, allowed, table, found, others, problem
+        subject, machine, context, fit, "" if problem else where, kind, allowed, table, found, others, problem, work
     )
+
+
+def _on(work: Work, machine: Machine, gpu: Gpu | None, footprint: Footprint | None = None) -> Work:
+    """``work`` on a device: with Triton's kernels, as far as can be foreseen. footprint: of another model than the
+    published one.
+    """
+    if gpu is None or not machine.triton or asked_kernels() == "reference":
+        return replace(work, triton=False)
+    config, dtype = (NETWORK, "bfloat16") if footprint is None else (footprint.config, footprint.dtype)
+    return replace(work, triton=work.triton and foreseen_obstacle(gpu.capability, dtype, config) is None)
 
 
 def _chosen(machine: Machine, device: str) -> Gpu | None:
@@ -221,10 +257,11 @@ def _what_else(
     room: int,
     host_room: int,
     others: list[str],
+    work: Work,
 ) -> str:
     """What takes the memory, and what would fit instead: one a line."""
     kind: Kind = "cuda" if gpu is not None else "cpu"
-    needs = subject.footprint.needs(context, kind)
+    needs = subject.footprint.needs(context, kind, work=work)
     lines = [
         f"weights {size(needs.weights)}, KV cache {size(needs.cache)}, working memory {size(needs.working)}, "
         + ("CUDA context " if gpu is not None else "process ")
@@ -232,22 +269,25 @@ def _what_else(
     ]
     if gpu is not None:
         lines += [f"{size(user.used)} are held by {visible(user.name)} ({user.pid})" for user in gpu.users]
-    packed = plan(subject.footprint_of, context, kind, room, host_room, room)
+    packed = plan(subject.footprint_of, context, kind, room, host_room, room, work)
     if packed is not None:
         option = "auto" if kind == "cuda" and fit == "off" else _told(room)
         lines.append(f"It fits with --fit {option}: {packed}")
-    shorter = next((n for n in (4096, 2048, 1024) if n < context and _fits(subject, n, kind, room, host_room, fit)), 0)
+
+    def fits(context: int, work: Work) -> bool:
+        return plan(subject.footprint_of, context, kind, room, host_room, fit, work) is not None
+
+    fewer = next((n for n in range(work.canvases - 1, 0, -1) if fits(context, replace(work, canvases=n))), 0)
+    if fewer:
+        lines.append(f"It fits with fewer canvases side by side: --best-of {fewer}")
+    shorter = next((n for n in (4096, 2048, 1024) if n < context and fits(n, work)), 0)
     if shorter:
         lines.append(f"It fits with less context: --context {shorter}")
     lines += [f"This one fits: dgemma check {name}" for name in others]
     if gpu is not None:
         lines.append(
             "On the CPU, which is slow (--device cpu): "
-            + _on_the_cpu(subject.footprint.needs(context, "cpu"), machine.free)
+            + _on_the_cpu(subject.footprint.needs(context, "cpu", work=work), machine.free)
         )
     lines.append("The model that comes along fits anywhere: -m nano")
     return "\n".join(lines)
-
-
-def _fits(subject: Subject, context: int, kind: Kind, room: int, host_room: int, fit: Fit) -> bool:
-    return plan(subject.footprint_of, context, kind, room, host_room, fit) is not None

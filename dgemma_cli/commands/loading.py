@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgemma_cli.commands.units import size
+from dgemma_cli.memory import USUAL, Work
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.narrator import Language
 
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
     from dgemma_cli.model.model import Model
     from dgemma_cli.prompting.prompter import Prompter
 
+MOST_CANVASES = 16  # that a request may ask for side by side
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A model ready to write, and where it does."""
+    """A model ready to write, and where it does. canvases: how many side by side there is memory for."""
 
     name: str
     folder: Path
     choice: Choice
     prompter: Prompter
     model: Model
+    canvases: int = MOST_CANVASES
 
     def encode(self, messages: Sequence[Message], thinking: bool) -> list[int]:
         """The prompt's ids."""
@@ -119,9 +123,11 @@ def load_session(
     progress: Callable[[int, int], None] | None,
     fit: Fit = "auto",
     tell: Callable[[str], None] | None = None,
+    work: Work = USUAL,
 ) -> Session:
     """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit. tell: is told in
-    a line if it is changed for that, beforehand, and if a GPU has to do without its fast kernels.
+    a line if it is changed for that, beforehand, and if a GPU has to do without its fast kernels. work: how canvases
+    will be denoised, for which there must be memory.
 
     Raises ModelUnavailable, CheckpointError, NoDevice, OutOfMemory.
     """
@@ -135,7 +141,7 @@ def load_session(
 
     prompter = Prompter.load(location.folder)
     checkpoint = read_checkpoint(location.folder)
-    report = judge_before_loading(location.name, checkpoint, device, dtype, fit)
+    report = judge_before_loading(location.name, checkpoint, device, dtype, fit, work)
     plan = report.plan if report is not None else None
     if plan is not None and not plan.as_stored and tell is not None:
         tell(f"to fit into {size(report.room if report else 0)}: {plan}")
@@ -156,4 +162,5 @@ def load_session(
     )
     rounding = ", ".join(f"{part} {loss.relative:.1%}" for part, loss in losses.parts().items())
     choice = replace(choice, fit=str(plan), rounding=rounding)
-    return Session(location.name, location.folder, choice, prompter, model)
+    canvases = MOST_CANVASES if report is None else report.most_canvases(MOST_CANVASES)
+    return Session(location.name, location.folder, choice, prompter, model, canvases)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dgemma_cli.commands.demonstration import introduce
+from dgemma_cli.commands.fitting import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options
@@ -80,7 +81,15 @@ def perform(request: Request, environment: Environment) -> None:
             _tell(lines, environment, view)
 
         writer = request.writer or find(
-            Choice(request.model, request.device, request.dtype, request.fit, request.where.warm, request.where.keep),
+            Choice(
+                request.model,
+                request.device,
+                request.dtype,
+                request.fit,
+                request.where.warm,
+                request.where.keep,
+                work_of(request.options),
+            ),
             environment,
             _progress(request, view),
             warn=lambda text: None if request.quiet else say(text),

@@ -11,6 +11,7 @@ from dgemma_cli.commands import loading
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import DgemmaError
 from dgemma_cli.fit import Fit, written
+from dgemma_cli.memory import Work
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.server import places
 from dgemma_cli.server.background import start
@@ -25,7 +26,7 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which model, and where it may write. warm: a server on this machine may; keep: one is to be left behind, idle for
-    so long ("10m") at the most.
+    so long ("10m") at the most; work: what there must be memory for, where it is loaded here.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Choice:
     fit: Fit
     warm: bool
     keep: str | None
+    work: Work
 
 
 def find(
@@ -50,7 +52,8 @@ def find(
     """
 
     def load() -> Writer:
-        return InProcess(loading.load_session(choice.model, choice.device, choice.dtype, progress, choice.fit, warn))
+        where = choice.device, choice.dtype
+        return InProcess(loading.load_session(choice.model, *where, progress, choice.fit, warn, choice.work))
 
     if not choice.warm:
         return load()

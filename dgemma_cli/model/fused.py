@@ -82,7 +82,8 @@ class FusedModel(Model):
 
     def head(self, hidden: Tensor) -> Tensor:
         cap = self.config.logit_softcap
-        return self.scores(hidden).float().div_(cap).tanh_().mul_(cap)
+        scores = self.scores(hidden.flatten(0, -2))  # one row a position, also of several canvases
+        return scores.float().div_(cap).tanh_().mul_(cap).view(*hidden.shape[:-1], -1)
 
     def _encode_recorded(self, ids: Tensor, buffers: Buffers) -> None:
         programs = buffers.programs

@@ -17,7 +17,7 @@ from dgemma_cli.server.refusal import Refusal, unsupported, wrong
 
 Json = Any  # whatever a client sends
 
-_MOST = {"steps": 1024, "best_of": 16}  # so that a request's work and memory are bounded
+_MOST_STEPS = 1024  # so that a request's work is bounded
 _LONGEST_NAME = 200
 _SEEDS = 1 << 63
 
@@ -82,10 +82,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request may ask for at the most. tokens: of max_tokens."""
+    """What a request may ask for at the most. tokens: of max_tokens; canvases: of best_of."""
 
     tokens: int
     vocabulary: int
+    canvases: int = 16
 
 
 def decode(data: bytes) -> Json:
@@ -234,6 +235,7 @@ def _options(given: Mapping[str, Json], own: Mapping[str, Json], bounds: Bounds)
     values: dict[str, Json] = {"max_tokens": found.pop() if found else min(Options().max_tokens, bounds.tokens)}
     values["seed"] = _integer(given, "seed", _SEEDS - 1, low=0)
     values["preset"] = DEFAULT_PRESET
+    most = {"steps": _MOST_STEPS, "best_of": bounds.canvases}
     for key, value in own.items():
         if key in ("events", "conversation"):
             continue
@@ -242,8 +244,8 @@ def _options(given: Mapping[str, Json], own: Mapping[str, Json], bounds: Bounds)
         kinds = _KNOBS[key]
         if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
             raise wrong(f"dgemma.{key}", f"must be a {' or '.join(_WORDS[kind] for kind in kinds)}")
-        if key in _MOST and own[key] > _MOST[key]:
-            raise wrong(f"dgemma.{key}", f"must be at most {_MOST[key]}")
+        if key in most and own[key] > most[key]:
+            raise wrong(f"dgemma.{key}", f"must be at most {most[key]}")
         values[key] = value
     try:
         return Options(**values)

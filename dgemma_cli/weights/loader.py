@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.kernels.offload import Copier, CudaCopier
-from dgemma_cli.model.kernel_choice import asked_kernels, choose_kernels
+from dgemma_cli.model.kernel_choice import choose_kernels
+from dgemma_cli.model.kernel_terms import asked_kernels
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.offloading import offload
 from dgemma_cli.weights.build import build

@@ -12,9 +12,10 @@ from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8
 from dgemma_cli.kernels.nvfp4 import E2M1, NVFP4
 from dgemma_cli.kernels.packed import Packed
-from dgemma_cli.model.blocking import block_weights
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.defaults import GenerationDefaults
+from dgemma_cli.model.kernel_choice import choose_kernels
+from dgemma_cli.model.kernel_terms import asked_kernels
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.build import build
 from dgemma_cli.weights.layout import make_plan
@@ -25,8 +26,9 @@ _ROOT_MEAN_SQUARE = math.sqrt(sum(value * value for value in E2M1) / len(E2M1))
 
 def random_model(config: ModelConfig, scheme: Scheme, device: str, dtype: torch.dtype, seed: int = 0) -> Model:
     """A model of this shape and storage, with weights that keep activations in bounds and spread tokens over all
-    experts. Nothing ends its replies. What it writes is noise.
+    experts, on the kernels that a checkpoint would have. Nothing ends its replies. What it writes is noise.
     """
+    kernels = asked_kernels()
     model = build(config, make_plan(config, scheme, lambda _tensor: None), device, dtype)
     model.defaults = GenerationDefaults(eos_ids=frozenset())
     generator = torch.Generator(device).manual_seed(seed)
@@ -35,8 +37,7 @@ def random_model(config: ModelConfig, scheme: Scheme, device: str, dtype: torch.
     for module in model.modules():
         if isinstance(module, Packed):
             _draw_packed(module, generator)
-    block_weights(model)
-    return model
+    return choose_kernels(model, kernels)
 
 
 def _draw(name: str, weight: Tensor, generator: torch.Generator) -> None:

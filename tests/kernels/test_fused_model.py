@@ -15,6 +15,8 @@ from dgemma_cli.engine.events import BlockCommitted, Denoised
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.graphed import graphed
 from dgemma_cli.engine.options import Options
+from dgemma_cli.kernels.int8 import Int8
+from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
@@ -63,6 +65,28 @@ def test_bfloat16_is_as_near_the_truth_as_the_plain_model(device: torch.device, 
     found = [passes(each, prompt, blocks=form == "bf16") for each in (truth, model, fused)]
     for exact, plain, fast in zip(*found, strict=True):
         assert (fast - exact).abs().mean() < 1.1 * (plain - exact).abs().mean()
+
+
+def test_nothing_but_rows_of_an_embedding_is_unpacked(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a packed head takes several canvases at once, as --best-of and the plain loop have it."""
+    from dgemma_cli.kernels.fast import FastOperations
+
+    model = network("nvfp4+8bit", torch.bfloat16, device, intermediate_size=64, num_experts=4)
+    fused = FusedModel(model, FastOperations(), Calls(), chunk=32)
+    rows: list[int] = []
+    rows_of = Int8.rows_of
+
+    def seen(matrix: Int8, which: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        found = rows_of(matrix, which, dtype)
+        rows.append(found.numel() // matrix.columns)
+        return found
+
+    monkeypatch.setattr(Int8, "rows_of", seen)
+    monkeypatch.setattr(Packed, "unpack", lambda *_: pytest.fail("a matrix was unpacked"))
+    options = Options(best_of=2, max_tokens=16, steps=2, seed=0, preset="reference", stability=100)
+    events = list(generate(fused, [5, 6, 7], options))
+    assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2]
+    assert 0 < max(rows) <= 4096
 
 
 def test_float32_but_for_the_products_is_the_plain_model(device: torch.device) -> None:

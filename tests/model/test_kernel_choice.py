@@ -10,8 +10,9 @@ import torch
 
 from dgemma_cli.errors import NoDevice, UsageError
 from dgemma_cli.kernels import blocked
-from dgemma_cli.model import kernel_choice
-from dgemma_cli.model.kernel_choice import asked_kernels, choose_kernels
+from dgemma_cli.model import kernel_choice, kernel_terms
+from dgemma_cli.model.kernel_choice import choose_kernels
+from dgemma_cli.model.kernel_terms import asked_kernels
 from dgemma_cli.model.model import Model
 
 
@@ -74,8 +75,9 @@ def test_what_is_in_the_way_on_cuda(on_cuda: OnCuda, monkeypatch: pytest.MonkeyP
 
 def test_a_first_kernel_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, on_cuda: OnCuda) -> None:
     trial = pytest.importorskip("dgemma_cli.kernels.trial")
-    monkeypatch.setattr(kernel_choice, "_SIZES", 1)
-    monkeypatch.setattr(kernel_choice, "_HEADS", {layer.head_dim for layer in on_cuda.config.layers})
+    monkeypatch.setattr(kernel_choice, "find_spec", lambda name: name)
+    monkeypatch.setattr(kernel_terms, "_SIZES", 1)
+    monkeypatch.setattr(kernel_terms, "_HEADS", {layer.head_dim for layer in on_cuda.config.layers})
     monkeypatch.setattr(trial, "trial", lambda device: "Triton finds no C compiler (install gcc)")
     told: list[str] = []
     assert choose_kernels(on_cuda, "auto", tell=told.append) is on_cuda
