@@ -8,16 +8,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dgemma_cli import memory
 from dgemma_cli.__main__ import main
-from dgemma_cli.commands import fitting
+from dgemma_cli.chat.settings import Settings
+from dgemma_cli.commands import conversing, fitting, hosting, loading
+from dgemma_cli.commands.fitting import work_of
+from dgemma_cli.commands.where import Where
+from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
 from dgemma_cli.fit import parse_fit, plan
 from dgemma_cli.machine import Gpu, Machine
+from dgemma_cli.memory import Work
+from dgemma_cli.sampling.presets import Preset
+from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.recipe import Recipe, recipe
@@ -118,6 +127,66 @@ def test_the_judgement_of_check(monkeypatch: pytest.MonkeyPatch) -> None:
     on_host = fitting.judge_before_loading("m", checkpoint, "cpu", "auto", "auto")
     assert on_host is not None
     assert on_host.device == "cpu"
+
+
+def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--best-of and --repair reach the judgement; a server's passes are shared where no steps are recorded."""
+    assert work_of(Options()) == Work()
+    assert work_of(Options(best_of=3)) == Work(canvases=3)
+    assert work_of(Options(preset=Preset(best_of=2), repair=True)) == Work(canvases=2, plain=True)
+    assert work_of(Options(held={0: 5})) == Work(plain=True)
+    checkpoint = large(monkeypatch, 3)
+    copy = 4 * checkpoint.config.canvas_length * checkpoint.config.vocab_size
+
+    def working(device: str, work: Work) -> int:
+        report = fitting.judge_before_loading("m", checkpoint, device, "bfloat16", "auto", work)
+        assert report is not None
+        assert report.plan is not None
+        return report.plan.needs.working
+
+    assert working("cpu", Work(canvases=8)) - working("cpu", Work(canvases=7)) == copy
+    assert working("cpu", Work(shared=8)) == working("cpu", Work(canvases=8))
+    assert working("cuda", Work(shared=8)) == working("cuda", Work())
+    assert working("cuda", Work(canvases=8)) > working("cuda", Work(canvases=7))
+    report = fitting.judge_before_loading("m", checkpoint, "cuda", "bfloat16", "auto")
+    assert report is not None
+    assert report.plan is not None
+    assert report.most_canvases(16) == 16
+    for canvases in (9, 12):  # enough for their logits to be the most of it
+        room = report.subject.footprint.needs(report.context, "cuda", work=replace(report.work, canvases=canvases))
+        assert replace(report, room=room.total).most_canvases(16) == canvases
+        assert replace(report, room=room.total - 1).most_canvases(16) == canvases - 1
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "serve"])
+def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    asked: list[Work] = []
+
+    def load(*arguments: Any) -> None:
+        asked.append(arguments[6])
+        raise NoDevice("far enough")
+
+    monkeypatch.setattr(loading, "load_session", load)
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "run"))
+    environment = Environment.current()
+    if command == "run":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+        assert main(["run", "-m", "nano", "--device", "cpu", "--best-of", "3", "--repair", "Hi"]) == NoDevice.exit_code
+    elif command == "chat":
+        settings = Settings(Options(best_of=3, repair=True))
+        place = Where(False, None, None)
+        opening = conversing.Opening(
+            "nano", "cpu", "auto", place, "off", None, settings, False, False, None, False, False
+        )
+        with pytest.raises(NoDevice, match="far enough"):
+            conversing._load(opening, environment, "nano")
+    else:
+        reach = hosting.Reach("127.0.0.1", 0, None, None, [])
+        serving = hosting.Serving("nano", "cpu", "auto", "off", reach, None, 5, 1, None, None, 1, 1, False, None)
+        with pytest.raises(NoDevice, match="far enough"):
+            hosting.hold(serving, environment)
+    expected = Work(shared=5, plain=True) if command == "serve" else Work(canvases=3, plain=True)
+    assert asked == [expected]
 
 
 def test_a_large_model_is_not_put_on_the_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

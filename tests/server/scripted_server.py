@@ -48,7 +48,7 @@ class Shelf:
 
 
 class Session(ScriptedSession):
-    context, vocabulary, room = 4000, 0x110003, 1900
+    context, vocabulary, room, canvases = 4000, 0x110003, 1900, 16
 
     def encode(self, messages: Sequence[Any], thinking: bool) -> list[int]:
         return [ord(c) for c in messages[-1].content]

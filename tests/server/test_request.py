@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,15 @@ def refusal(read: Callable[[], Any]) -> Refusal:
         read()
     assert caught.value.status == 400
     return caught.value
+
+
+def test_as_many_canvases_as_there_is_memory_for() -> None:
+    def asked(canvases: int) -> Asked:
+        return request.chat({"messages": HI, "dgemma": {"best_of": canvases}}, replace(BOUNDS, canvases=3))
+
+    assert asked(3).options.best_of == 3
+    with pytest.raises(Refusal, match="must be at most 3"):
+        asked(4)
 
 
 def test_what_a_plain_request_asks() -> None:
