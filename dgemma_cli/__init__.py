@@ -1,6 +1,7 @@
 """DiffusionGemma from Python and from the command line.
 
-``import dgemma_cli`` is cheap: torch is imported when :func:`load` or :func:`generate` is first used.
+``import dgemma_cli`` is cheap: torch is imported when :func:`load` is called, or :func:`generate`
+first used.
 """
 
 from __future__ import annotations

@@ -1,28 +1,109 @@
-"""``dgemma_cli.load``: from a name to a model."""
+"""``dgemma_cli.load``: from a name to a model. Imports torch only when it is called."""
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+from typing import TYPE_CHECKING
 
+from dgemma_cli import memory
 from dgemma_cli.catalog.resolve import resolve
-from dgemma_cli.errors import NoDevice
-from dgemma_cli.model.model import Model
-from dgemma_cli.weights.loader import Progress, load_model
+from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
+from dgemma_cli.fit import Fit, FitPlan, parse_fit, plan, room_for_experts, work_on
+from dgemma_cli.machine import look
+from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from dgemma_cli.model.model import Model
+    from dgemma_cli.weights.loader import Progress
+
+CONTEXT = 8192
+_TRIVIAL = 250_000_000  # bytes of weights that are loaded without a question, as the commands do
 
 
-def load(name: str, device: str = "cpu", dtype: str = "bfloat16", progress: Progress | None = None) -> Model:
+def load(
+    name: str,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+    progress: Progress | None = None,
+    fit: str = "off",
+    context: int = CONTEXT,
+) -> Model:
     """Load a model by catalog name, Hub id or folder.
 
     device: "cpu", "cuda" or "cuda:N"; dtype: "float32" or "bfloat16"; neither is ever changed silently.
-    progress: called with the bytes loaded and the bytes in all. Raises ModelUnavailable, CheckpointError, NoDevice.
+    progress: called with the bytes loaded and the bytes in all.
+    fit: "off" loads the model as it is stored; "auto" packs it into fewer bits, and keeps experts in the host's memory,
+    as far as the device's free memory asks for it (on the CPU it changes nothing); a size such as "16GB" caps what may
+    be used, on the CPU too. What was changed stands in ``model.fit``. context: tokens of prompt and reply to have room
+    for; not more than the model has.
+
+    Raises ModelUnavailable, CheckpointError, NoDevice, UsageError; and OutOfMemory, before anything is loaded, if the
+    model does not fit so.
     """
+    wanted = parse_fit(fit)
+    if context < 1:
+        raise UsageError(f"context must be at least 1, not {context}.")
+    folder = resolve(name).folder
+    checkpoint = read_checkpoint(folder)
     if device != "cpu":
         check_device(device)
-    return load_model(resolve(name).folder, device, dtype, progress)
+    stored = sum(each.size for each in checkpoint.stored.values())
+    trivial = isinstance(wanted, str) and stored < _TRIVIAL
+    way = None if trivial else _way(name, checkpoint, device, dtype, wanted, context)
+
+    from dgemma_cli.weights.loader import load_model
+
+    if way is None:
+        return load_model(checkpoint, device, dtype, progress)
+    model = load_model(checkpoint, device, dtype, progress, way.recipe, offloaded=way.offloaded)
+    model.fit = str(way)
+    return model
+
+
+def _way(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, context: int) -> FitPlan | None:
+    """How the model is made to fit; None, as it is stored, where the device's memory is not told and nothing is asked.
+
+    Raises OutOfMemory, or NoDevice where memory is not told and must be known.
+    """
+    machine = look(gpus_too=device != "cpu")
+    index = int(device.partition(":")[2] or 0)
+    gpu = next((each for each in machine.gpus if each.index == index), None) if device != "cpu" else None
+    if device != "cpu" and gpu is None:
+        if fit == "off":
+            return None
+        raise NoDevice(f"The free memory of {device} is not known: {machine.no_gpu}", "Load it with fit='off'.")
+    kind: memory.Kind = "cpu" if gpu is None else "cuda"
+    room = machine.free if gpu is None else gpu.free
+    footprint_of = partial(memory.of_checkpoint, checkpoint, "float32" if dtype == "float32" else "bfloat16")
+    stored = footprint_of()
+    context = min(context, stored.config.max_context)
+    work = work_on(memory.USUAL, machine, gpu, stored.config, stored.dtype)
+
+    def attempt(fit: Fit) -> FitPlan | None:
+        return plan(
+            lambda recipe: footprint_of(recipe=recipe), context, kind, room, room_for_experts(machine, gpu), fit, work
+        )
+
+    found = attempt(fit)
+    if found is not None:
+        return found
+    needed = stored.needs(context, kind, work=work).total
+    allowed = "" if isinstance(fit, str) else f", {fit / 1e9:.1f} GB of them allowed by fit"
+    # On the CPU only a size changes anything.
+    other: Fit = room if kind == "cpu" else "auto"
+    better = attempt(other) if isinstance(fit, str) else None
+    words = f"{room // 10**6}MB" if kind == "cpu" else "auto"
+    raise OutOfMemory(
+        f"{name} needs {needed / 1e9:.1f} GB with {context:,} tokens of context, {room / 1e9:.1f} GB are free on "
+        f"{device}{allowed}.",
+        f"dgemma check {name} tells what would fit." if better is None else f"It fits with fit={words!r}: {better}",
+    )
 
 
 def check_device(device: str) -> None:
     """Raises NoDevice, saying why, unless ``device`` can be used."""
+    import torch
+
     try:
         chosen = torch.device(device)
     except RuntimeError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from dgemma_cli.errors import CheckpointError, UsageError
+from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
+from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.kernel_terms import asked_kernels, foreseen_obstacle
 from dgemma_cli.weights.recipe import AS_STORED, Recipe, recipe
 
 Fit: TypeAlias = Literal["auto", "off"] | int
@@ -24,6 +27,8 @@ _RUNGS = (
     recipe(experts="nvfp4", dense="4bit"),
 )
 _FEWEST = 3  # layers in the host's memory: two of them are on the device at any time
+# What the host must keep for the process and for the pieces being read, beside experts that stay in its memory.
+_HOST = 3_000_000_000
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -105,6 +110,18 @@ def plan(
             longest = footprint.longest_context(room, kind, offloaded, work)
             return FitPlan(tried, offloaded, _told(stored, footprint), needs, longest)
     return None
+
+
+def room_for_experts(machine: Machine, gpu: Gpu | None) -> int:
+    """Bytes of the host's memory that experts may take, 0 where that is no other memory than the device's."""
+    return 0 if gpu is None or gpu.unified else machine.free - _HOST
+
+
+def work_on(work: Work, machine: Machine, gpu: Gpu | None, config: ModelConfig, dtype: str) -> Work:
+    """``work`` on a GPU or, without one, the CPU: with Triton's kernels, as far as can be foreseen."""
+    if gpu is None or not machine.triton or asked_kernels() == "reference":
+        return replace(work, triton=False)
+    return replace(work, triton=work.triton and foreseen_obstacle(gpu.capability, dtype, config) is None)
 
 
 def _told(stored: Footprint, packed: Footprint) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 from dgemma_cli import memory
 from dgemma_cli.commands.units import size
 from dgemma_cli.errors import DgemmaError, DiskError, NoDevice, OutOfMemory
-from dgemma_cli.fit import Fit, FitPlan, plan
+from dgemma_cli.fit import Fit, FitPlan, plan, room_for_experts, work_on
 from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
 from dgemma_cli.model.config import ModelConfig
-from dgemma_cli.model.kernel_terms import asked_kernels, foreseen_obstacle
 from dgemma_cli.terminal.untrusted import visible
 from dgemma_cli.weights.checkpoint import Checkpoint
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
@@ -23,8 +22,6 @@ from dgemma_cli.weights.scheme import Scheme
 
 # Weights that a CPU computes with at a pleasant speed: with these, having no GPU is no obstacle.
 _SMALL = 1_000_000_000
-# What the host must keep for the process and for the pieces being read, beside experts that stay in its memory.
-_HOST = 3_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +181,14 @@ def judge(
     kind: Kind = "cuda" if gpu is not None else "cpu"
     room, where = (gpu.free, f"cuda:{gpu.index}") if gpu is not None else (machine.free, "cpu")
     allowed = room if isinstance(fit, str) else min(room, fit)
-    host_room = 0 if gpu is None or gpu.unified else machine.free - _HOST
+    host_room = room_for_experts(machine, gpu)
     table = {
-        name: memory.of_scheme(NETWORK, published.scheme).needs(context, kind, work=_on(work, machine, gpu))
+        name: memory.of_scheme(NETWORK, published.scheme).needs(
+            context, kind, work=work_on(work, machine, gpu, NETWORK, "bfloat16")
+        )
         for name, published in CHECKPOINTS.items()
     }
-    work = _on(work, machine, gpu, subject.footprint)
+    work = work_on(work, machine, gpu, subject.footprint.config, subject.footprint.dtype)
     if subject.name not in table or not subject.download:
         table[subject.name] = subject.footprint.needs(context, kind, work=work)
     needs = table[subject.name]
@@ -217,16 +216,6 @@ def judge(
     return Report(
         subject, machine, context, fit, "" if problem else where, kind, allowed, table, found, others, problem, work
     )
-
-
-def _on(work: Work, machine: Machine, gpu: Gpu | None, footprint: Footprint | None = None) -> Work:
-    """``work`` on a device: with Triton's kernels, as far as can be foreseen. footprint: of another model than the
-    published one.
-    """
-    if gpu is None or not machine.triton or asked_kernels() == "reference":
-        return replace(work, triton=False)
-    config, dtype = (NETWORK, "bfloat16") if footprint is None else (footprint.config, footprint.dtype)
-    return replace(work, triton=work.triton and foreseen_obstacle(gpu.capability, dtype, config) is None)
 
 
 def _chosen(machine: Machine, device: str) -> Gpu | None:

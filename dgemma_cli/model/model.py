@@ -47,6 +47,8 @@ class Model(nn.Module):
 
     chunk = 1024  # tokens an encoder pass takes at once; bounds the memory of a long prompt
 
+    fit = "as stored"  # or what was changed of its storage so that it fits, for people to read
+
     crewed = False  # whether a crew of threads computes its passes: on a CPU, for a model worth their meetings
 
     def __init__(self, config: ModelConfig) -> None:
