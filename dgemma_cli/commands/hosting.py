@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -18,7 +19,7 @@ from dgemma_cli.errors import DgemmaError, UsageError
 from dgemma_cli.fit import Fit, written
 from dgemma_cli.memory import Work
 from dgemma_cli.server import places
-from dgemma_cli.server.background import Report
+from dgemma_cli.server.background import BoundedLog, Report
 from dgemma_cli.server.host import Host, Limits
 from dgemma_cli.server.identity import Identity, decisive, fingerprint
 from dgemma_cli.server.request import Bounds
@@ -63,6 +64,8 @@ class Serving:
 def hold(serving: Serving, environment: Environment) -> None:
     """Load the model and serve it until the end. Raises DgemmaError."""
     report = Report(serving.report_to)
+    if serving.report_to is not None:
+        logging.getLogger().addHandler(BoundedLog())
     try:
         with ExitStack() as stack:
             # An address that is taken is told before the model is loaded; what listens before that would keep

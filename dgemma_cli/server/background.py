@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dgemma_cli.errors import DgemmaError
 
 Progress = Callable[[int, int], None]
+
+LOG_BYTES = 1_000_000  # of the file with what servers say
 
 
 class Report:
@@ -53,14 +56,39 @@ class Report:
             self.close()
 
 
+class BoundedLog(logging.StreamHandler[Any]):
+    """Writes to standard error, which is a file opened for appending; emptied first once it has more than ``most``
+    bytes. Several processes may have the same file.
+    """
+
+    def __init__(self, most: int = LOG_BYTES) -> None:
+        super().__init__(sys.stderr)
+        self._most = most
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        descriptor = self.stream.fileno()
+        if os.fstat(descriptor).st_size > self._most:
+            os.ftruncate(descriptor, 0)
+        super().emit(record)
+
+
+def _opened(log: Path) -> BinaryIO:
+    """The log, to append to. One that has grown large becomes ``log.1``, in place of the one before."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(f"{log}.1")
+    return log.open("ab")
+
+
 def start(arguments: Sequence[str], log: Path, progress: Progress | None) -> Path:
     """Start ``dgemma serve`` with ``arguments`` in a session of its own, and wait until it takes requests.
 
-    log: a file that gets what it says. progress: bytes loaded and in all. Returns its socket. Raises what it raised.
+    log: a file that gets what it says, and is kept to ``LOG_BYTES`` or so, as is the one before it. progress: bytes
+    loaded and in all. Returns its socket. Raises what it raised.
     """
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "dgemma_cli", "serve", *arguments, "--report-to", str(writing)]
-    with log.open("ab") as said:
+    with _opened(log) as said:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
