@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dgemma_cli.bench.tasks import nano_tasks
+from dgemma_cli.bench.user_file import read_text
 from dgemma_cli.errors import UsageError
 from dgemma_cli.prompting.conversation import Message
 
@@ -88,12 +89,7 @@ def _turn(asked: str, answered: str) -> Turn:
 
 def read_prompt_file(path: Path) -> Prompt:
     """A user's own prompt, the whole text of a file. Raises UsageError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not valid UTF-8.") from None
+    text = read_text(path)
     if not text.strip():
         raise UsageError(f"{path} holds no prompt.")
     return Prompt(path.name, "file", (Message("user", text.rstrip("\r\n")),))

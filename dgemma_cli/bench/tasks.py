@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dgemma_cli.bench.user_file import read_text
 from dgemma_cli.errors import UsageError
 
 _FORM = 'A line is {"prompt": "…", "answer": "…"}, or "pattern" (a regular expression) in place of "answer".'
@@ -40,12 +41,7 @@ def nano_tasks() -> list[Task]:
 
 def read_tasks(path: Path) -> list[Task]:
     """The tasks of a file, one a line. Raises UsageError naming the line that is none."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not valid UTF-8.") from None
+    text = read_text(path)
     found = list(_parse(text, str(path)))
     if not found:
         raise UsageError(f"{path} holds no task.", _FORM)
