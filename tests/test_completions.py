@@ -17,9 +17,9 @@ import shellingham
 from typer.main import get_command
 
 from dgemma_cli.commands.app import app
-from dgemma_cli.commands.shells import SCRIPTS, current_shell
+from dgemma_cli.commands.shells import SCRIPTS, current_shell, install
 from dgemma_cli.commands.tab import offers
-from dgemma_cli.errors import UsageError
+from dgemma_cli.errors import DiskError, UsageError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,6 +199,22 @@ def test_install(shell: str, tmp_path: Path) -> None:
     else:
         shown = interactive(f"{shell} -i", "true", "dgemma run -m nan", tmp_path)
     assert "nano" in shown or shown.strip().startswith("o"), shown
+
+
+def test_the_users_shell_where_none_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise shellingham.ShellDetectionFailure
+
+    monkeypatch.setattr(shellingham, "detect_shell", none)
+    assert current_shell({"SHELL": "/usr/bin/zsh"}) == "zsh"
+    with pytest.raises(UsageError, match="this shell"):
+        current_shell({})
+
+
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".local").touch()
+    with pytest.raises(DiskError, match="cannot be written"):
+        install("bash", {"HOME": str(tmp_path)})
 
 
 def test_a_shell_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from scripted import script, spell
 from talk import ScriptedLoaded, Talk, talk
 
+from dgemma_cli.chat.clipboard import copy_text
+from dgemma_cli.chat.completion import complete
 from dgemma_cli.chat.store import Store
 from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.errors import DgemmaError, ModelUnavailable, OutOfMemory, UsageError
@@ -229,6 +232,47 @@ def test_copy_goes_through_the_terminal_where_there_is_no_desktop(going: Talk) -
     going.printed()
     going.say("/copy")
     assert going.printed() == "\x1b]52;c;RmluZS4=\x07"
+
+
+def test_copy_goes_through_the_desktops_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "xclip"
+    program.write_text(f'#!/bin/sh\ncat > "{tmp_path}/clipboard"; test "$*" = "-selection clipboard"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    desktop = replace(talk(tmp_path).chat.environment, variables={"DISPLAY": ":0"})
+    assert copy_text("Fine: ░", desktop) == "copied"
+    assert (tmp_path / "clipboard").read_text() == "Fine: ░"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(DgemmaError, match="xclip failed"):
+        copy_text("Fine.", desktop)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("hello", []),
+        ("//un", []),
+        ("/un", ["undo"]),
+        ("/set pres", ["preset"]),
+        ("/set preset f", ["fast"]),
+        ("/set think o", ["on", "off"]),
+        ("/set steps ", ["default"]),
+        ("/model n", ["nano"]),
+        ("/regen --s", ["--seed "]),
+        ("/undo x", []),
+        ("/file no", ["notes.txt", "novels/"]),
+        ("/file novels/", ["novels/one.txt"]),
+        ("/save nowhere/", []),
+    ],
+)
+def test_tab_in_a_chat(before: str, after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("novels").mkdir()
+    for name in ("notes.txt", ".hidden", "novels/one.txt", "novels/.two.txt"):
+        Path(name).touch()
+    found = list(complete(before, lambda typed: [name for name in ("nano", "other") if name.startswith(typed)]))
+    assert [text for text, _ in found] == after
+    assert all(before.endswith(text[:typed]) for text, typed in found)
 
 
 def test_a_recording_of_the_next_answer_only(going: Talk, tmp_path: Path) -> None:
