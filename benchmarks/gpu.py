@@ -4,8 +4,10 @@
     python benchmarks/gpu.py --out FOLDER --sections nvfp4,tiles --seconds 500
     python benchmarks/gpu.py --out FOLDER --dry-run       on a CPU, tiny, in a few seconds: does it run at all?
 
-Each section is a process of its own, so that one that fails, hangs or loses the device takes nothing with it;
-results.json is written anew after each. A table comes last. Weights of full size are made on the device from a seed.
+Each section is a process of its own, so that one that fails, hangs or loses the device takes nothing with it: it is
+ended with all that it started, and what it had measured is kept. A section writes its figures into a file of its own as
+soon as it has them; results.json is written anew after each. A table comes last. Weights of full size are made on the
+device from a seed.
 
 It needs torch >= 2.11 with CUDA, Triton >= 3.6, pytest, pytest-xdist and hypothesis, and for one section transformers;
 about 30 GB of the GPU's memory, 60 for the bfloat16 sections. Nothing is fetched. On a machine without a network bring
@@ -22,13 +24,18 @@ With more time than one call has: ``--sections environment,tests,nvfp4``, then `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 # In the order of what matters; and the most seconds each may take.
 SECTIONS = {
     "environment": 60,
@@ -47,10 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the sections' logs")
     parser.add_argument("--sections", default=",".join(SECTIONS), help="which, in this order (default: all)")
-    parser.add_argument("--seconds", type=float, default=480, help="begin no section after so many (default: 480)")
+    parser.add_argument("--seconds", type=float, default=480, help="all ends after so many (default: 480)")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with tiny models")
     parser.add_argument("--section", help=argparse.SUPPRESS)  # what a child process is started with
     arguments = parser.parse_args()
+    arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.section:
         from gpu_sections import run
@@ -77,25 +85,46 @@ def _in_a_process(name: str, out: Path, dry: bool, left: float) -> dict[str, Any
     file = out / f"{name}.json"
     file.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--section", name, "--out", str(out), *(["--dry-run"] if dry else [])]
+    limit = min(SECTIONS[name], left)
     started = time.perf_counter()
-    error = None
-    with (out / f"{name}.log").open("w") as log:
-        try:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=SECTIONS[name]).returncode
-            error = f"ended with {code}, see {name}.log" if code else None
-        except subprocess.TimeoutExpired:
-            error = f"stopped after {SECTIONS[name]} s"
+    with (out / f"{name}.log").open("w") as log, tempfile.TemporaryDirectory() as files:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": files, "PYTHONUNBUFFERED": "1"}
+        code = _ended(command, limit, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+    error = f"stopped after {limit:.3g} s" if code is None else f"ended with {code}, see {name}.log" if code else None
     figures: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     if error:
         figures["error"] = error
-        figures["log"] = (out / f"{name}.log").read_text()[-2000:]
+        figures["log"] = (out / f"{name}.log").read_text(errors="replace")[-2000:]
     return figures | {"seconds": time.perf_counter() - started}
+
+
+def _ended(command: list[str], limit: float, **how: Any) -> int | None:
+    """The exit code; None if it took too long. Whatever it started is ended as well, so that nothing is left on the
+    device.
+    """
+    process = subprocess.Popen(command, start_new_session=True, **how)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _keep(file: Path, name: str, figures: dict[str, Any]) -> None:
     results = json.loads(file.read_text()) if file.exists() else {}
     results[name] = figures
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    write(file, results)
+
+
+def write(file: Path, figures: dict[str, Any]) -> None:
+    """All of it or nothing: whoever writes may be ended at any time."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(figures, indent=1) + "\n")
+    new.replace(file)
 
 
 def table(results: dict[str, Any]) -> str:

@@ -42,4 +42,6 @@ def memory(put: Callable[..., None], dry: bool) -> None:
 
 
 def _run(script: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, str(HERE.parent / script), *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(HERE.parent / script), *arguments], capture_output=True, text=True)
+    print(script, *arguments, done.stdout, done.stderr, sep="\n", flush=True)
+    done.check_returncode()

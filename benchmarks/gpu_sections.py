@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from typing import Any
 
 import gpu_measure as measure
 import torch
+from gpu import write
 from gpu_memory import memory
 from gpu_weights import narrow_routing, published, random_model
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ class Bench:
 
     def put(self, **figures: Any) -> None:
         self.figures |= figures
-        self.file.write_text(json.dumps(self.figures, indent=1) + "\n")
+        write(self.file, self.figures)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -126,13 +128,23 @@ def environment(bench: Bench) -> None:
 def tests(bench: Bench) -> None:
     """The kernels' tests against their references, on the device."""
     targets = ["tests/kernels/test_reference.py"] if bench.dry else ["tests/kernels"]
-    workers = "0" if bench.dry else "8"  # their time goes into compiling
-    command = [sys.executable, "-m", "pytest", *targets, "-q", "-n", workers, "-p", "no:cacheprovider", "--no-header"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = done.stdout.strip().splitlines()
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    bench.put(summary=lines[-1] if lines else done.stderr[-500:], exit_code=done.returncode, failed=failed[:40])
-    print(done.stdout, done.stderr)
+    workers = "1" if bench.dry else "8"  # their time goes into compiling
+    command = [sys.executable, "-m", "pytest", *targets, "-vv", "-n", workers, "-p", "no:cacheprovider", "--no-header"]
+    # What compiles for every card ahead of time needs none, and takes minutes.
+    command += ["--ignore=tests/kernels/test_compile_kernels.py", "--tb=short"]
+    ended: Counter[str] = Counter()
+    failed: list[str] = []
+    line = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        for line in running.stdout or ():
+            print(line, end="")
+            test = re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (.*)", line)
+            if test is not None:
+                ended[test[1].lower()] += 1
+                failed += [test[2].strip()] if test[1] in ("FAILED", "ERROR") else []
+                bench.put(**ended, failed_tests=failed[:40])
+    bench.put(summary=line.strip("= \n"))
+    bench.put(exit_code=running.returncode)
 
 
 def steps(bench: Bench, form: str) -> None:
@@ -143,6 +155,9 @@ def steps(bench: Bench, form: str) -> None:
     plain = random_model(config, form, device, bench.dtype)
     measure.wait(device)
     bench.put(making_weights_seconds=time.perf_counter() - started)
+    if not bench.dry:  # what filling the weights took is nobody's peak
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     fused = FusedModel(plain, bench.operations(), bench.executor())
     bench.put(experts_in=measure.expert_rows(plain), kernels_used=fused.kernels)
     if not bench.dry:
@@ -158,13 +173,12 @@ def steps(bench: Bench, form: str) -> None:
     for name, work in (
         ("prefill", _prefill),
         ("whole loop", _whole_loop),
+        ("peak", _peak),  # before plain torch computes
         ("kernels", _kernels),
         ("parity", lambda bench, fused: _parity(bench, fused, plain)),
     ):
         with bench.part(name):
             work(bench, fused)
-    if not bench.dry:
-        bench.put(peak_bytes=torch.cuda.max_memory_allocated())
 
 
 def _recording(bench: Bench, fused: FusedModel) -> None:
@@ -209,6 +223,12 @@ def _step(bench: Bench, fused: FusedModel, plain: Model, context: int) -> dict[s
         "floor_share": floor / step,
         "tokens_per_second_at_18.8": PUBLISHED_TOKENS_PER_FORWARD / step * 1000,
     }
+
+
+def _peak(bench: Bench, fused: FusedModel) -> None:
+    """The most bytes of the device so far, all contexts among them."""
+    if not bench.dry:
+        bench.put(peak_bytes=torch.cuda.max_memory_allocated(), reserved_bytes=torch.cuda.max_memory_reserved())
 
 
 def _prefill(bench: Bench, fused: FusedModel) -> None:
@@ -399,8 +419,9 @@ def transformers(bench: Bench) -> None:
     with bench.part("not compiled"):
         bench.put(not_compiled_step_ms=step_ms(compiled=False))
     if not bench.dry:
-        bench.put(compiling_seconds=taken(few, compiled=True))
-        bench.put(step_ms=step_ms(compiled=True))
+        with bench.part("compiled"):
+            bench.put(compiling_seconds=taken(few, compiled=True))
+            bench.put(step_ms=step_ms(compiled=True))
 
 
 def _output(*command: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu
+import gpu_sections
 import pytest
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
@@ -21,7 +22,7 @@ def results(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 def test_a_dry_run(tmp_path: Path) -> None:
-    found, table = results(tmp_path, "--sections", "environment,nvfp4,transformers,memory")
+    found, table = results(tmp_path, "--sections", "environment,nvfp4,tests,transformers,memory")
     for name, section in found.items():
         assert "error" not in section, (name, section)
         assert "errors" not in section, (name, section["errors"])
@@ -37,6 +38,9 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert found["nvfp4"]["parity_same_draft"] == 1.0
     assert found["nvfp4"]["pass_ms"] > 0
     assert found["nvfp4"]["kernels"]
+    assert found["tests"]["passed"] > 0
+    assert found["tests"]["exit_code"] == 0
+    assert " passed" in found["tests"]["summary"]
     assert found["transformers"]["largest_difference"] < 1e-3  # its network has our weights
     assert found["memory"]["as_stored_plan"] == "as stored"
     assert found["memory"]["as_stored_later_step_ms"] > 0
@@ -58,6 +62,58 @@ def test_a_section_that_fails_is_told_and_the_others_go_on(
     assert found["tiles"]["skipped"] == "there are no tiles on a CPU"
     assert found["int4"]["error"] == "not begun: no time left"
     assert "fp8: stopped after 0.01 s" in capsys.readouterr().out
+
+
+def test_what_was_measured_before_the_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A section that hangs: its figures until then, its log, and nothing of what it started goes on."""
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        "import json, pathlib, subprocess, sys, time\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "(out / 'nvfp4.json').write_text(json.dumps({'child': child.pid}))\n"
+        "print('so far', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    monkeypatch.setitem(gpu.SECTIONS, "nvfp4", 3)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(out), "--sections", "nvfp4"])
+    gpu.main()
+    found = json.loads((out / "results.json").read_text())["nvfp4"]
+    assert (found["error"], found["log"]) == ("stopped after 3 s", "so far\n")
+    stat = Path(f"/proc/{found['child']}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"  # or not yet waited for
+    assert "nvfp4: stopped after 3 s" in capsys.readouterr().out
+
+
+def test_the_whole_takes_no_longer_than_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits: list[float] = []
+
+    def ended(command: list[str], limit: float, **_: Any) -> None:
+        limits.append(limit)
+
+    monkeypatch.setattr(gpu, "_ended", ended)
+    monkeypatch.setattr(
+        sys, "argv", ["gpu.py", "--out", str(tmp_path), "--sections", "environment,nvfp4", "--seconds", "100"]
+    )
+    gpu.main()
+    assert limits == [60, pytest.approx(100, abs=5)]
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    bench = gpu_sections.Bench(tmp_path / "x.json", dry=True)
+    bench.put(before=1)
+    with bench.part("first"):
+        raise RuntimeError("out of memory")
+    bench.put(after=2)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert (found["before"], found["after"]) == (1, 2)
+    assert "out of memory" in found["errors"]["first"]
 
 
 def test_a_section_that_there_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
