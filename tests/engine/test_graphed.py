@@ -225,3 +225,23 @@ def test_the_loop_that_is_told_is_the_one_that_runs(
     if told.startswith("plain"):
         assert (recorded, plain) == (commits, steps)
     assert_same(events, list(generate(model, PROMPT, options)))
+
+
+def test_self_conditioning_is_over_the_whole_vocabulary(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both loops: where all ids are as likely, it is the mean of all embeddings, not of some likeliest ones."""
+    recorded, softs = fuse(model), []
+    uniform = torch.zeros(8, model.config.vocab_size)
+    monkeypatch.setattr(recorded, "head", lambda hidden: uniform + 0 * hidden[:, :1])
+    monkeypatch.setattr(model, "head", lambda hidden: uniform.expand(*hidden.shape[:-1], -1).clone())
+    decoder = model.run_decoder
+    monkeypatch.setattr(
+        model, "run_decoder", lambda ids, soft, *rest: (softs.append(soft), decoder(ids, soft, *rest))[1]
+    )
+    options = Options(seed=0, max_tokens=8, steps=2, preset="reference")
+    cache = recorded.new_cache()
+    list(generate(recorded, PROMPT, options, cache=cache))
+    list(generate(model, PROMPT, options))
+    expected = (model.embed_tokens.weight.mean(dim=0) * model.config.hidden_size**0.5).expand(8, -1)
+    torch.testing.assert_close(cache.buffers.programs["denoise"]._soft, expected)
+    assert softs[0] is None
+    torch.testing.assert_close(softs[1][0], expected)
