@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dgemma_cli import memory
 from dgemma_cli.catalog.names import Reference, short_name
 from dgemma_cli.commands.judging import Subject, judge
 from dgemma_cli.commands.options import CONTEXT
+from dgemma_cli.fit import work_on
 from dgemma_cli.machine import Machine, look
+from dgemma_cli.memory import USUAL
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 
 if TYPE_CHECKING:
@@ -49,9 +52,12 @@ def best(references: Sequence[Reference], machine: Machine | None = None) -> Ref
     if len(references) == 1:
         return references[0]
     machine = machine or look()
+    if not machine.gpus:
+        return references[0]
+    gpu = max(machine.gpus, key=lambda gpu: gpu.free)
     for reference in references:
-        published = CHECKPOINTS[short_name(reference.repository)]
-        subject = Subject.elsewhere(reference.name, NETWORK, published.scheme)
-        if judge(subject, machine, CONTEXT, "off").problem is None:
+        footprint = memory.of_scheme(NETWORK, CHECKPOINTS[short_name(reference.repository)].scheme)
+        work = work_on(USUAL, machine, gpu, NETWORK, footprint.dtype)
+        if footprint.needs(CONTEXT, "cuda", work=work).total <= gpu.free:  # what `judge` says, without its hints
             return reference
     return references[0]
