@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.crew import whole
 from dgemma_cli.kernels.int8 import Int8
 
 _BLOCK = 4096  # rows unpacked at once
@@ -27,21 +28,18 @@ class PackedEmbedding(nn.Module):
 
     def scores(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
         """hidden @ W.T, or that for some rows of W: [..., hidden] -> [..., V]."""
-        first, last, _ = ids.indices(self.matrix.rows)
-        scores = hidden.new_empty(*hidden.shape[:-1], last - first)
-        for block in self._blocks(first, last):
-            own = slice(block.start - first, block.stop - first)
-            scores[..., own] = F.linear(hidden, self.matrix.rows_of(block, hidden.dtype))
-        return scores
+        tiles = (tile for block in self._blocks(ids) for tile in self.matrix.tiles(0, hidden.dtype, block))
+        return whole([F.linear(hidden, tile[0]) for tile in tiles], dim=-1)
 
     def mean(self, probabilities: Tensor) -> Tensor:
         """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32."""
         shape = (*probabilities.shape[:-1], self.matrix.columns)
         total = torch.zeros(shape, dtype=torch.float32, device=probabilities.device)
-        for block in self._blocks(0, self.matrix.rows):
-            total += probabilities[..., block].to(self.dtype) @ self.matrix.rows_of(block, self.dtype)
+        for block in self._blocks(slice(None)):
+            total += probabilities[..., block].to(self.dtype) @ self.matrix.unpack(0, self.dtype, block)
         return total.to(self.dtype)
 
-    def _blocks(self, first: int, last: int) -> Iterator[slice]:
+    def _blocks(self, ids: slice) -> Iterator[slice]:
+        first, last, _ = ids.indices(self.matrix.rows)
         for begin in range(first, last, _BLOCK):
             yield slice(begin, min(begin + _BLOCK, last))

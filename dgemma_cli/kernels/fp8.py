@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.packed import Packed, Table
+from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3
+from dgemma_cli.kernels.packed import Packed
+from dgemma_cli.kernels.scratch import Scratch
 
-# torch converts them one by one; looking two up at a time is six times faster.
-E4M3 = Table(torch.arange(256, dtype=torch.uint8, device="cpu").view(torch.float8_e4m3fn).float().tolist(), bits=8)
+_PER_UNIT = torch.tensor(1 / E4M3_UNIT, device="cpu")
 
 
 class FP8(Packed):
@@ -29,5 +30,7 @@ class FP8(Packed):
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
 
-    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
-        return E4M3.look_up(self.codes[index, part, rows]).mul_(self.scale[index, part, rows])
+    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+        codes = e4m3(self.codes[index, :, rows], "codes", scratch)
+        values = scratch.take("values", tuple(codes.shape), torch.float32).copy_(codes)
+        return values.mul_(self.scale[index, :, rows] * _PER_UNIT)

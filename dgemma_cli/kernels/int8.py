@@ -9,9 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dgemma_cli.kernels.bits import constant
 from dgemma_cli.kernels.packed import Packed
+from dgemma_cli.kernels.scratch import Scratch
 
 GROUP = 64
+_SIGNS = constant(0x80808080, torch.int32)
 
 
 class Int8(Packed):
@@ -36,17 +39,21 @@ class Int8(Packed):
             },
         )
 
-    def rows_of(self, which: Tensor | slice, dtype: torch.dtype) -> Tensor:
+    def rows_of(self, which: Tensor, dtype: torch.dtype) -> Tensor:
         """Some rows of the only matrix, [n, columns]: as ``unpack`` gives them, without the others."""
-        return _values(self.codes[0, 0, which], self.scale[0, 0, which]).to(dtype)
+        found = _values(self.codes[0, 0, which], self.scale[0, 0, which], Scratch(self.device))
+        return found.to(dtype)
 
-    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
-        return _values(self.codes[index, part, rows], self.scale[index, part, rows])
+    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+        return _values(self.codes[index, :, rows], self.scale[index, :, rows], scratch)
 
 
-def _values(codes: Tensor, scale: Tensor) -> Tensor:
-    """int32 [..., columns / 4] and [..., columns / 64] -> float32 [..., columns]."""
-    # On a little-endian machine the lowest bits of an int32 are its first byte's.
-    values = codes.view(torch.uint8).float().sub_(128.0)
+def _values(codes: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
+    """int32 [..., columns / 4] and [..., columns / 64] -> float32 [..., columns], in the scratch."""
+    # A byte whose highest bit is turned over is byte - 128 as an integer. On a little-endian machine the lowest bits of
+    # an int32 are its first byte's.
+    signed = scratch.take("codes", tuple(codes.shape), torch.int32)
+    numbers = torch.bitwise_xor(codes, _SIGNS, out=signed).view(torch.int8)
+    values = scratch.take("values", tuple(numbers.shape), torch.float32).copy_(numbers)
     values.view(*scale.shape, GROUP).mul_(scale.float()[..., None])
     return values

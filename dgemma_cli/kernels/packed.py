@@ -1,4 +1,4 @@
-"""Weights that stay packed: linear maps and experts that unpack one matrix, or one expert, at a time.
+"""Weights that stay packed: linear maps and experts that unpack some rows of a matrix at a time.
 
 They take the place of ``nn.Linear`` and ``model.experts.Experts``, with the same forward passes. No full-size copy of
 the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, ``int4``, ``int8``, ``fp8``.
@@ -6,13 +6,15 @@ the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.crew import whole
 from dgemma_cli.kernels.reference import gated, routed_experts
+from dgemma_cli.kernels.scratch import Scratch, scratch
 
 
 class Packed(nn.Module):
@@ -21,6 +23,8 @@ class Packed(nn.Module):
     Every buffer is [count, stack, *shape], where shape is that of one stored matrix: what the file holds is copied into
     its place as it is. shapes: name of a buffer -> (shape, dtype).
     """
+
+    codes: Tensor
 
     def __init__(
         self,
@@ -35,54 +39,56 @@ class Packed(nn.Module):
         for name, (shape, dtype) in shapes.items():
             self.register_buffer(name, torch.empty(count, stack, *shape, dtype=dtype))
 
-    def unpack(self, index: int, dtype: torch.dtype) -> Tensor:
-        """Matrix ``index`` as numbers, [stack * rows, columns]: computed in float32, rounded once to ``dtype``."""
-        found = torch.empty(self.stack, self.rows, self.columns, dtype=dtype, device=self.device)
-        whole, tile = slice(None), self.rows
-        parts = [whole]
-        if found.device.type == "cpu" and found.numel() > _TILE:
-            parts, tile = [slice(part, part + 1) for part in range(self.stack)], max(1, _TILE // self.columns)
-        for part in parts:
-            for first in range(0, self.rows, tile):
-                rows = slice(first, first + tile)
-                found[part, rows] = self._values(index, part, rows)
-        return found.view(self.stack * self.rows, self.columns)
+    def unpack(self, index: int, dtype: torch.dtype, rows: slice = slice(None)) -> Tensor:
+        """Matrix ``index`` as numbers, or some rows of each stored one, [stack * rows, columns]: computed in float32,
+        rounded once to ``dtype``.
+        """
+        first, last, _ = rows.indices(self.rows)
+        found = torch.empty(self.stack, last - first, self.columns, dtype=dtype, device=self.device)
+        for piece in self._pieces(first, last):
+            found[:, piece.start - first : piece.stop - first] = self._values(index, piece, scratch(self.device))
+        return found.flatten(0, 1)
+
+    def tiles(self, index: int, dtype: torch.dtype, rows: slice = slice(None)) -> Iterator[Tensor]:
+        """Matrix ``index`` for a product, some rows of each stored matrix at a time: [stack, n, columns].
+
+        What ``unpack`` gives, but in bfloat16 float32 may have been rounded once more on the way: one value in tens of
+        thousands is then the neighbour of what it would be. On a CPU there are as many rows as its caches hold, and a
+        tile's memory is that of the next one, of whatever matrix, in the same thread: it is to be used before.
+        """
+        first, last, _ = rows.indices(self.rows)
+        for piece in self._pieces(first, last):
+            own = scratch(self.device)
+            if dtype == torch.float32:
+                yield self._values(index, piece, own)
+            else:
+                values = self._nearly(index, piece, own)
+                yield own.take("rounded", tuple(values.shape), dtype).copy_(values)
+
+    def _pieces(self, first: int, last: int) -> Iterator[slice]:
+        """Rows to unpack at once."""
+        size = last - first
+        if self.device.type == "cpu":
+            size = max(1, _TILE // (self.stack * self.columns))
+        for begin in range(first, last, size):
+            yield slice(begin, min(begin + size, last))
 
     @property
     def device(self) -> torch.device:
-        return next(self.buffers()).device
+        return self.codes.device
 
-    def _values(self, index: int, part: slice, rows: slice) -> Tensor:
-        """Float32 [p, n, columns]: some rows of some stored matrices."""
+    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+        """Float32 [stack, n, columns], in the scratch: some rows of every stored matrix."""
         raise NotImplementedError
 
+    def _nearly(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+        """The same, or what takes less time and may be rounded once more."""
+        return self._values(index, rows, scratch)
 
-# Values unpacked at once on a CPU, if a matrix has more: with fewer, calling the operations takes as long as they do;
-# with more, the caches no longer hold what passes between them.
-_TILE = 2**18
 
-
-class Table:
-    """What every group of bits of 8 or 16 stands for, looked up whole: the values of one group move as one word.
-
-    values: what each code stands for, exact in bfloat16; bits: of a code, 4 or 8, the first in the lowest bits.
-    """
-
-    def __init__(self, values: Sequence[float], bits: int) -> None:
-        table = torch.tensor(values, dtype=torch.bfloat16, device="cpu")
-        pair = torch.arange(2**16, device="cpu")
-        codes = [(pair >> shift) & (2**bits - 1) for shift in range(0, 16, bits)]
-        self._count = len(codes)
-        word = {2: torch.int32, 4: torch.int64}[self._count]
-        self._words = torch.stack([table[code] for code in codes], dim=-1).view(word)[:, 0]
-
-    def look_up(self, codes: Tensor) -> Tensor:
-        """Whatever holds an even number of bytes, [..., m] -> float32 [..., columns]."""
-        # On a little-endian machine the first of two bytes is the lower one.
-        places = codes.view(torch.int16).flatten().int().bitwise_and_(0xFFFF)
-        if self._words.device != codes.device:
-            self._words = self._words.to(codes.device)
-        return self._words.index_select(0, places).view(torch.bfloat16).view(*codes.shape[:-1], -1).float()
+# Values unpacked at once on a CPU: with fewer, calling the operations takes a good part of the time; with more, the
+# caches no longer hold what passes between them.
+_TILE = 2**19
 
 
 class PackedLinear(nn.Module):
@@ -94,7 +100,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., columns] -> [..., rows]."""
-        return F.linear(x, self.matrix.unpack(0, x.dtype))
+        tiles = self.matrix.tiles(0, x.dtype)
+        return whole([F.linear(x, tile.flatten(0, 1)) for tile in tiles], dim=-1)
 
 
 class StackedLinear(nn.Module):
@@ -122,5 +129,7 @@ class PackedExperts(nn.Module):
         return routed_experts(x, weights, experts, self.down.count, self._run)
 
     def _run(self, expert: int, rows: Tensor) -> Tensor:
-        inner = gated(F.linear(rows, self.gate_up.unpack(expert, rows.dtype)))
-        return F.linear(inner, self.down.unpack(expert, rows.dtype))
+        tiles = self.gate_up.tiles(expert, rows.dtype)
+        inner = whole([gated(F.linear(rows, tile.flatten(0, 1))) for tile in tiles], dim=-1)
+        tiles = self.down.tiles(expert, rows.dtype)
+        return whole([F.linear(inner, tile[0]) for tile in tiles], dim=-1)

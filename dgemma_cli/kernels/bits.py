@@ -1,0 +1,57 @@
+"""Bits moved to where a machine number has them, for a whole tensor at a time: the codes of packed formats as numbers.
+
+Every function takes the memory for its result from a scratch, where the next call of the same name overwrites it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgemma_cli.kernels.scratch import Scratch
+
+E4M3_UNIT = 2.0**-8  # what ``e4m3`` gives for 1
+E2M1_UNIT = 2.0**-14  # what ``e2m1`` gives for 1
+
+
+def constant(bits: int, dtype: torch.dtype = torch.int16) -> Tensor:
+    """For operations on integers. bits: as they are written, the highest of them the sign.
+
+    Made once: to make a tensor of a Python number, as torch does in each call, takes longer than to call an operation.
+    """
+    size = 8 * dtype.itemsize
+    return torch.tensor(bits - (bits >> size - 1 << size), dtype=dtype, device="cpu")
+
+
+def nibbles(codes: Tensor, scratch: Scratch) -> Tensor:
+    """Each nibble in a byte of its own, at its upper end: uint8 [..., m] -> int8 [..., 2 m], a lower nibble first.
+
+    On a little-endian machine the first of two bytes is the lower one.
+    """
+    pair = scratch.take("pairs of nibbles", tuple(codes.shape), torch.int16).copy_(codes)
+    lower = scratch.take("lower nibbles", tuple(codes.shape), torch.int16)
+    torch.bitwise_left_shift(pair, _FOUR, out=lower)
+    pair.bitwise_left_shift_(_EIGHT).bitwise_or_(lower).bitwise_and_(_UPPER_NIBBLES)
+    return pair.view(torch.int8)
+
+
+def e4m3(codes: Tensor, name: str, scratch: Scratch) -> Tensor:
+    """What E4M3 stands for, times E4M3_UNIT: float8_e4m3fn -> float16, exact. The two codes for no number become 480.
+
+    A float16 has one bit of exponent more than E4M3, and its bits in the same order.
+    """
+    bits = scratch.take(name, tuple(codes.shape), torch.int16).copy_(codes.view(torch.int8))
+    return bits.bitwise_left_shift_(_SEVEN).bitwise_and_(_E4M3_IN_FLOAT16).view(torch.float16)
+
+
+def e2m1(codes: Tensor, scratch: Scratch) -> Tensor:
+    """What E2M1 stands for, times E2M1_UNIT: uint8 [..., m], two codes each -> float16 [..., 2 m], exact."""
+    alone = nibbles(codes, scratch)
+    bits = scratch.take("e2m1", tuple(alone.shape), torch.int16).copy_(alone)
+    return bits.bitwise_left_shift_(_FIVE).bitwise_and_(_E2M1_IN_FLOAT16).view(torch.float16)
+
+
+_FOUR, _FIVE, _SEVEN, _EIGHT = (constant(places) for places in (4, 5, 7, 8))
+_UPPER_NIBBLES = constant(0xF0F0)
+_E4M3_IN_FLOAT16 = constant(0b1_01111_1110000000)  # a sign, four bits of exponent, three of mantissa
+_E2M1_IN_FLOAT16 = constant(0b1_00011_1000000000)  # a sign, two bits of exponent, one of mantissa
