@@ -172,7 +172,7 @@ def test_random_weights_that_do_not_fit(dgemma: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(probe, "host_memory", lambda: (10**9, 10**9))
     code, out, err = dgemma("--random-weights", "full")
     assert (code, out) == (5, "")
-    assert err.startswith("error: random full (nvfp4) needs 19.7 GB")
+    assert err.startswith("error: random full (nvfp4) needs 19.1 GB")
     assert "1.0 GB are free on cpu" in err
 
 
