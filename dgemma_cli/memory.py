@@ -29,8 +29,8 @@ _PACKED_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1}
 # seen from 0.1 to 0.6 GB.
 _PROCESS = {"cpu": 250_000_000, "cuda": 500_000_000}
 # Bytes for each value of the largest packed matrix while torch unpacks it: indices, float32 values, the result; and for
-# each value of rows of a packed embedding, which Triton's path unpacks too: float32 and the result.
-_UNPACKING, _UNPACKING_ROWS = 10, 6
+# each value of rows of a packed embedding, which Triton's path unpacks too: codes, float32 and the result.
+_UNPACKING, _UNPACKING_ROWS = 10, 7
 # cuBLAS's own memory on a Hopper GPU, where it takes most, for each stream that it is used on; recordings are made on
 # two of their own.
 _WORKSPACE, _STREAMS = 32 << 20, 3

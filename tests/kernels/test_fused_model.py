@@ -15,7 +15,6 @@ from dgemma_cli.engine.events import BlockCommitted, Denoised
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.graphed import graphed
 from dgemma_cli.engine.options import Options
-from dgemma_cli.kernels.int8 import Int8
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.model.fused import FusedModel
@@ -74,15 +73,16 @@ def test_nothing_but_rows_of_an_embedding_is_unpacked(device: torch.device, monk
     model = network("nvfp4+8bit", torch.bfloat16, device, intermediate_size=64, num_experts=4)
     fused = FusedModel(model, FastOperations(), Calls(), chunk=32)
     rows: list[int] = []
-    rows_of = Int8.rows_of
+    unpack = Packed.unpack
 
-    def seen(matrix: Int8, which: Tensor | slice, dtype: torch.dtype) -> Tensor:
-        found = rows_of(matrix, which, dtype)
-        rows.append(found.numel() // matrix.columns)
+    def seen(packed: Packed, index: int, dtype: torch.dtype, which: slice = slice(None)) -> Tensor:
+        assert packed is model.embed_tokens.matrix
+        found = unpack(packed, index, dtype, which)
+        rows.append(len(found))
         return found
 
-    monkeypatch.setattr(Int8, "rows_of", seen)
-    monkeypatch.setattr(Packed, "unpack", lambda *_: pytest.fail("a matrix was unpacked"))
+    monkeypatch.setattr(Packed, "unpack", seen)
+    monkeypatch.setattr(Packed, "tiles", lambda *_: pytest.fail("a matrix was unpacked"))
     options = Options(best_of=2, max_tokens=16, steps=2, seed=0, preset="reference", stability=100)
     events = list(generate(fused, [5, 6, 7], options))
     assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2]

@@ -81,7 +81,7 @@ def test_rows_of_a_packed_embedding() -> None:
     assert isinstance(matrix, Int8)
     held = Held(matrix.buffers())
     with held:
-        matrix.rows_of(slice(0, 4096), torch.bfloat16)
+        matrix.unpack(0, torch.bfloat16, slice(0, 4096))
     values = 4096 * CONFIG.hidden_size
     without, packed = (Footprint(CONFIG, "bfloat16", 0, values, rows) for rows in (0, values))
     counted = packed.needs(100, "cuda").working - without.needs(100, "cuda").working
