@@ -1,6 +1,7 @@
 """Bits moved to where a machine number has them, for a whole tensor at a time: the codes of packed formats as numbers.
 
-Every function takes the memory for its result from a scratch, where the next call of the same name overwrites it.
+Every function takes the memory for its result from a scratch, where the next call overwrites it. What is there is taken
+again as another dtype or shape rather than viewed: that calls nothing of torch, for which threads would queue.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def nibbles(codes: Tensor, scratch: Scratch) -> Tensor:
 
     On a little-endian machine the first of two bytes is the lower one.
     """
-    pair = scratch.take("pairs of nibbles", tuple(codes.shape), torch.int16).copy_(codes)
-    lower = scratch.take("lower nibbles", tuple(codes.shape), torch.int16)
-    torch.bitwise_left_shift(pair, _FOUR, out=lower)
-    pair.bitwise_left_shift_(_EIGHT).bitwise_or_(lower).bitwise_and_(_UPPER_NIBBLES)
-    return pair.view(torch.int8)
+    *outer, columns = shape = tuple(codes.shape)
+    pair = scratch.take("nibbles", shape, torch.int16).copy_(codes)
+    upper = torch.bitwise_and(pair, _UPPER_NIBBLE, out=scratch.take("upper nibbles", shape, torch.int16))
+    pair.add_(upper, alpha=15).bitwise_left_shift_(_FOUR)  # low + 16 high + 15 * 16 high = low + 256 high
+    return scratch.take("nibbles", (*outer, 2 * columns), torch.int8)
 
 
 def e4m3(codes: Tensor, name: str, scratch: Scratch) -> Tensor:
@@ -40,18 +41,31 @@ def e4m3(codes: Tensor, name: str, scratch: Scratch) -> Tensor:
 
     A float16 has one bit of exponent more than E4M3, and its bits in the same order.
     """
-    bits = scratch.take(name, tuple(codes.shape), torch.int16).copy_(codes.view(torch.int8))
-    return bits.bitwise_left_shift_(_SEVEN).bitwise_and_(_E4M3_IN_FLOAT16).view(torch.float16)
+    shape = tuple(codes.shape)
+    bits = scratch.take(name, shape, torch.int16).copy_(codes.view(torch.int8))
+    bits.bitwise_left_shift_(_SEVEN).bitwise_and_(_E4M3_IN_FLOAT16)
+    return scratch.take(name, shape, torch.float16)
 
 
 def e2m1(codes: Tensor, scratch: Scratch) -> Tensor:
     """What E2M1 stands for, times E2M1_UNIT: uint8 [..., m], two codes each -> float16 [..., 2 m], exact."""
     alone = nibbles(codes, scratch)
-    bits = scratch.take("e2m1", tuple(alone.shape), torch.int16).copy_(alone)
-    return bits.bitwise_left_shift_(_FIVE).bitwise_and_(_E2M1_IN_FLOAT16).view(torch.float16)
+    shape = tuple(alone.shape)
+    bits = scratch.take("e2m1", shape, torch.int16).copy_(alone)
+    bits.bitwise_left_shift_(_FIVE).bitwise_and_(_E2M1_IN_FLOAT16)
+    return scratch.take("e2m1", shape, torch.float16)
 
 
-_FOUR, _FIVE, _SEVEN, _EIGHT = (constant(places) for places in (4, 5, 7, 8))
-_UPPER_NIBBLES = constant(0xF0F0)
+def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
+    """numbers * scale in float32: [..., m * g] and float32 [..., m, 1], a scale for every g."""
+    *outer, columns = shape = tuple(numbers.shape)
+    groups = scale.shape[-2]
+    values = scratch.take("values", shape, torch.float32).copy_(numbers)
+    scratch.take("values", (*outer, groups, columns // groups), torch.float32).mul_(scale)
+    return values
+
+
+_FOUR, _FIVE, _SEVEN = (constant(places) for places in (4, 5, 7))
+_UPPER_NIBBLE = constant(0x00F0)
 _E4M3_IN_FLOAT16 = constant(0b1_01111_1110000000)  # a sign, four bits of exponent, three of mantissa
 _E2M1_IN_FLOAT16 = constant(0b1_00011_1000000000)  # a sign, two bits of exponent, one of mantissa

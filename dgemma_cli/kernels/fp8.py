@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3
+from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
@@ -32,5 +32,4 @@ class FP8(Packed):
 
     def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
         codes = e4m3(self.codes[index, :, rows], "codes", scratch)
-        values = scratch.take("values", tuple(codes.shape), torch.float32).copy_(codes)
-        return values.mul_(self.scale[index, :, rows] * _PER_UNIT)
+        return scaled(codes, self.scale[index, :, rows, :, None] * _PER_UNIT, scratch)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import constant, nibbles
+from dgemma_cli.kernels.bits import constant, nibbles, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
 GROUP = 32
-_SIGNS = constant(0x8080)
+_SIGN = constant(0x80, torch.int8)
 _SIXTEENTH = torch.tensor(1 / 16, device="cpu")
 
 
@@ -39,8 +39,5 @@ class Int4(Packed):
     def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
         # A nibble at the upper end of a byte, its highest bit turned over, is 16 * (nibble - 8) as an integer.
         codes = nibbles(self.codes[index, :, rows].view(torch.uint8), scratch)
-        codes.view(torch.int16).bitwise_xor_(_SIGNS)
-        scale = self.scale[index, :, rows].float().mul_(_SIXTEENTH)
-        values = scratch.take("values", tuple(codes.shape), torch.float32).copy_(codes)
-        values.view(*scale.shape, GROUP).mul_(scale[..., None])
-        return values
+        codes.bitwise_xor_(_SIGN)
+        return scaled(codes, self.scale[index, :, rows, :, None].float().mul_(_SIXTEENTH), scratch)

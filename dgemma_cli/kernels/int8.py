@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import constant
+from dgemma_cli.kernels.bits import constant, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
@@ -53,7 +53,5 @@ def _values(codes: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
     # A byte whose highest bit is turned over is byte - 128 as an integer. On a little-endian machine the lowest bits of
     # an int32 are its first byte's.
     signed = scratch.take("codes", tuple(codes.shape), torch.int32)
-    numbers = torch.bitwise_xor(codes, _SIGNS, out=signed).view(torch.int8)
-    values = scratch.take("values", tuple(numbers.shape), torch.float32).copy_(numbers)
-    values.view(*scale.shape, GROUP).mul_(scale.float()[..., None])
-    return values
+    torch.bitwise_xor(codes, _SIGNS, out=signed)
+    return scaled(signed.view(torch.int8), scale[..., None].float(), scratch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import E2M1_UNIT, E4M3_UNIT, e2m1, e4m3
+from dgemma_cli.kernels.bits import E2M1_UNIT, E4M3_UNIT, e2m1, e4m3, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
@@ -42,24 +42,18 @@ class NVFP4(Packed):
         self.divides = divides
 
     def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        values = self._scaled(index, rows, self._scale(index, rows, scratch), scratch)
-        return self._by_matrix_scale(values, index)  # what it takes is exact: six significant bits at the most
+        codes, scale = self._parts(index, rows, scratch)
+        values = scaled(codes, scale, scratch)  # exact: six significant bits at the most
+        matrix_scale = self.matrix_scale[index].view(-1, 1, 1)
+        return values.div_(matrix_scale) if self.divides else values.mul_(matrix_scale)
 
     def _nearly(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
         """The two scales are multiplied first, which is one pass less over the values."""
-        scale = self._by_matrix_scale(self._scale(index, rows, scratch), index)
-        return self._scaled(index, rows, scale, scratch)
+        codes, scale = self._parts(index, rows, scratch)
+        matrix_scale = self.matrix_scale[index].view(-1, 1, 1, 1)
+        return scaled(codes, scale.div_(matrix_scale) if self.divides else scale.mul_(matrix_scale), scratch)
 
-    def _scale(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        """Float32 [stack, n, columns / 16], for codes in their own unit."""
-        return e4m3(self.scale[index, :, rows], "scales", scratch).float().mul_(_PER_UNIT)
-
-    def _by_matrix_scale(self, numbers: Tensor, index: int) -> Tensor:
-        matrix_scale = self.matrix_scale[index].view(-1, 1, 1)
-        return numbers.div_(matrix_scale) if self.divides else numbers.mul_(matrix_scale)
-
-    def _scaled(self, index: int, rows: slice, scale: Tensor, scratch: Scratch) -> Tensor:
-        codes = e2m1(self.codes[index, :, rows], scratch)
-        values = scratch.take("values", tuple(codes.shape), torch.float32).copy_(codes)
-        values.view(*scale.shape, GROUP).mul_(scale[..., None])
-        return values
+    def _parts(self, index: int, rows: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Codes in their own unit, [stack, n, columns], and for these float32 [stack, n, columns / 16, 1]."""
+        scale = e4m3(self.scale[index, :, rows, :, None], "scales", scratch).float().mul_(_PER_UNIT)
+        return e2m1(self.codes[index, :, rows], scratch), scale

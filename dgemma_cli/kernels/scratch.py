@@ -12,7 +12,9 @@ from torch import Tensor
 
 
 class Scratch:
-    """Tensors without values, by name. One that is taken again has the memory of the one before it."""
+    """Tensors by name, without values at first. What is taken under a name again, as whatever dtype, is the memory it
+    had and what is there, unless it has grown.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
