@@ -133,6 +133,6 @@ class FP8Format:
 
     def parts(self, rows: int, columns: int) -> tuple[Part, ...]:
         return (
-            Part("weight", ("F8_E4M3",), (rows, columns), "codes"),
+            Part("weight", ("F8_E4M3",), (rows, columns), "codes", "finite"),
             Part("weight_scale", ("F32", "BF16"), (rows, 1), "scale", "finite"),
         )

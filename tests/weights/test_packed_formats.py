@@ -205,6 +205,8 @@ def test_activation_scales_may_be_absent(tmp_path: Path) -> None:
         ("int4", "weight_scale", b"\0\x7e"),
         ("int4", "weight_scale", b"\0\x7c"),
         ("fp8", "weight_scale", b"\0\0\xc0\x7f"),
+        ("fp8", "weight", b"\x7f"),
+        ("fp8", "weight", b"\xff"),
     ],
 )
 def test_scales_that_are_no_numbers(tmp_path: Path, form: str, part: str, value: bytes) -> None:
