@@ -152,17 +152,16 @@ def _do(files: Files, task: Task) -> int:
 
 def check_values(name: str, stored: Stored, values: Tensor, check: str) -> None:
     """Raises CheckpointError unless all values are what ``check`` says; see ``Job``."""
-    if values.dtype == torch.float8_e4m3fn and check == "finite":
-        wrong = not _finite(values)
-    else:
-        wrong = _breaks(values, check)
-    if wrong:
+    codes_alone = values.dtype == torch.float8_e4m3fn and check == "finite"
+    if _no_numbers(values) if codes_alone else _breaks(values, check):
         raise CheckpointError(f"{stored.file.name}: {name} holds a value that is not {check}.")
 
 
-def _finite(codes: Tensor) -> bool:
-    """Whether all E4M3 codes are numbers: by their bits, since whole matrices are of them and torch widens one by one."""
-    return not bool(codes.view(torch.uint8).bitwise_and(0x7F).eq_(0x7F).any())
+def _no_numbers(codes: Tensor) -> bool:
+    """Whether there are E4M3 codes for no number: by their bits, since whole matrices are of them, and torch converts
+    one by one.
+    """
+    return bool(codes.view(torch.uint8).bitwise_and(0x7F).eq_(0x7F).any())
 
 
 def _breaks(values: Tensor, check: str) -> bool:
