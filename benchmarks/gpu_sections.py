@@ -405,9 +405,11 @@ def transformers(bench: Bench) -> None:
     few, many = (1, 3) if bench.dry else (4, 20)
     bench.put(context=prompt.shape[1])
 
+    theirs_generate: Any = network.generate  # how it is annotated changes from version to version
+
     def taken(steps: int, compiled: bool) -> float:
         settings = generation(config, steps, compiled)
-        work = partial(network.generate, prompt, generation_config=settings)  # type: ignore[arg-type]
+        work = partial(theirs_generate, prompt, generation_config=settings)
         return measure.seconds(bench.device, work)
 
     def step_ms(compiled: bool) -> float:
