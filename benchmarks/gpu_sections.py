@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import gpu_measure as measure
 import torch
 from gpu import write
 from gpu_memory import memory
+from gpu_tiles import tiles
 from gpu_weights import narrow_routing, published, random_model
 from torch import Tensor, nn
 
@@ -343,43 +344,6 @@ def distinct_experts(bench: Bench, plain: Model, context: int) -> tuple[float, i
     fused.decode(ids.to(bench.device), None, held(fused, context).buffers)
     each = torch.stack(counts)
     return float((each > 0).sum(-1).float().mean()), int(each.max())
-
-
-def tiles(bench: Bench) -> None:
-    """Other tiles for the experts' products, of 4-bit weights: microseconds a layer."""
-    if bench.dry:
-        bench.put(skipped="there are no tiles on a CPU")
-        return
-    from dgemma_cli.kernels.grouped import routed_products
-    from dgemma_cli.kernels.operations import expert_matrices
-    from dgemma_cli.kernels.tiles import Tile, tile, using
-
-    config = published(False)
-    few = replace(config, layers=config.layers[:12])  # 5 GB of weights, which no cache of the GPU holds
-    model = random_model(few, "nvfp4", bench.device, bench.dtype)
-    layers = [expert_matrices(layer.get_submodule("experts")) for layer in model.stack.layers]
-    x = torch.randn(config.canvas_length, config.hidden_size, dtype=bench.dtype, device=bench.device)
-    scores = torch.rand(config.canvas_length, config.num_experts, device=bench.device)
-    scores[:, 84:] = 0
-    weights, experts = scores.topk(config.top_k_experts)
-
-    def all_layers() -> None:
-        for gate_up, down in layers:
-            routed_products(x, weights, experts, gate_up, down)
-
-    usual = tile("grouped", 4)
-    tried = [usual] + [
-        Tile(rows, step, warps, stages)
-        for rows, warps in ((64, 4), (128, 4), (128, 8))
-        for step in (32, 64)
-        for stages in (3, 4, 5)
-    ]
-    for each in dict.fromkeys(tried):
-        with bench.part(str(each)), using("grouped", 4, each):
-            graph = Graphs(bench.device).record(all_layers)
-            (taken,) = measure.milliseconds(bench.device, [graph], 10)
-            row = f"{each}: {taken * 1000 / len(layers):.1f} us"
-            bench.put(tiles=[*bench.figures.get("tiles", []), row + (" (the table's)" if each == usual else "")])
 
 
 def transformers(bench: Bench) -> None:
