@@ -314,9 +314,10 @@ def held(model: Model, context: int) -> StaticCache:
         new = min(model.chunk, context - done)
         cache.begin(new)
         cache.end(new)
+    generator = torch.Generator(model.device).manual_seed(0)
     for k, v in zip(cache.buffers.k, cache.buffers.v, strict=True):
-        k.normal_(0, k.shape[-1] ** -0.25)
-        v.normal_()
+        k.normal_(0, k.shape[-1] ** -0.25, generator=generator)
+        v.normal_(generator=generator)
     return cache
 
 

@@ -29,8 +29,9 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert found["environment"]["copy_bytes_per_second"] > 0
     steps = found["nvfp4"]["steps"]
     assert [row["context"] for row in steps] == [40, 100, 40, 100]
-    # Of so few experts a token may find too few with a score above 0, and take one of the others.
-    assert steps[2]["distinct_experts"] <= steps[0]["distinct_experts"] <= 8
+    # How many more without narrow routing cannot be said: of so few experts a token may find too few with a score above
+    # 0, and take one of the others.
+    assert all(0 < row["distinct_experts"] <= 8 for row in steps)
     for row in steps:
         assert row["step_ms"] > 0
         assert row["floor_ms"] > 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import oracle
 import pytest
 import torch
 from eval_nano import DEMONSTRATIONS, Score, answer, judge
 from nano_data import distinct
-from transformers import DiffusionGemmaForBlockDiffusion, DynamicCache
+from transformers import DiffusionGemmaForBlockDiffusion
 
 import dgemma_cli
 from dgemma_cli.model.model import Model
@@ -49,15 +50,13 @@ def test_the_same_logits_in_transformers(model: Model, prompter: Prompter) -> No
     first = model.denoise(canvas, cache, None)
     second = model.denoise(canvas, cache, model.soft_embedding(first / 0.6))
 
-    their_cache = DynamicCache(config=network.config.get_text_config(decoder=True))
+    their_cache = oracle.new_cache(network)
     with torch.no_grad():
-        their_first = network(
-            input_ids=prompt[None], decoder_input_ids=canvas[None], past_key_values=their_cache
-        ).logits[0]
+        their_first = network(input_ids=prompt[None], decoder_input_ids=canvas[None], **their_cache).logits[0]
         their_second = network(
             decoder_input_ids=canvas[None],
             self_conditioning_logits=(their_first / 0.6)[None].to(network.dtype),
-            past_key_values=their_cache,
+            **their_cache,
         ).logits[0]
     for found, reference in ((first, their_first), (second, their_second)):
         assert (found - reference).abs().max() < 2e-5 * reference.abs().max()

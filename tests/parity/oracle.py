@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,12 @@ VISION = {
     "patch_size": 4,
     "position_embedding_size": 16,
 }
+
+
+def new_cache(network: transformers.DiffusionGemmaForBlockDiffusion) -> dict[str, transformers.DynamicCache]:
+    """An empty cache, as the argument that the network and its encoder take it by: it was renamed in version 5.24."""
+    name = "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
+    return {name: transformers.DynamicCache(config=network.config.get_text_config(decoder=True))}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import DiffusionGemmaForBlockDiffusion, DynamicCache
+from transformers import DiffusionGemmaForBlockDiffusion
 
 from dgemma_cli.model.model import Model
 from dgemma_cli.weights.loader import load_model
@@ -48,19 +48,17 @@ def shapes(draw: st.DrawFn) -> tuple[oracle.Shape, int]:
 
 def theirs(network: DiffusionGemmaForBlockDiffusion, prompt: Tensor, canvases: Tensor) -> list[Tensor]:
     """A first step, a self-conditioned step, and the same after encoding a canvas: logits [C, V] each."""
-    cache = DynamicCache(config=network.config.get_text_config(decoder=True))
+    cache = oracle.new_cache(network)
     with torch.no_grad():
-        first = network(input_ids=prompt[None], decoder_input_ids=canvases[0][None], past_key_values=cache).logits
+        first = network(input_ids=prompt[None], decoder_input_ids=canvases[0][None], **cache).logits
         tempered = (first / TEMPERATURE).to(network.dtype)
 
         def conditioned(canvas: Tensor) -> Tensor:
-            found: Tensor = network(
-                decoder_input_ids=canvas[None], self_conditioning_logits=tempered, past_key_values=cache
-            ).logits[0]
-            return found
+            found = network(decoder_input_ids=canvas[None], self_conditioning_logits=tempered, **cache)
+            return found.logits[0]  # type: ignore[no-any-return]
 
         second = conditioned(canvases[1])
-        network.model.encoder(input_ids=canvases[2][None], past_key_values=cache)
+        network.model.encoder(input_ids=canvases[2][None], **cache)
         return [first[0], second, conditioned(canvases[3])]
 
 
