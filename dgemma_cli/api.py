@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dgemma_cli import memory
 from dgemma_cli.catalog.resolve import resolve
+from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
-from dgemma_cli.fit import Fit, FitPlan, parse_fit, plan, room_for_experts, work_on
+from dgemma_cli.fit import TRIVIAL, Fit, FitPlan, parse_fit, plan, room_for_experts, work_on
 from dgemma_cli.machine import look
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from dgemma_cli.model.model import Model
     from dgemma_cli.weights.loader import Progress
-
-CONTEXT = 8192
-_TRIVIAL = 250_000_000  # bytes of weights that are loaded without a question, as the commands do
 
 
 def load(
@@ -35,7 +34,7 @@ def load(
     fit: "off" loads the model as it is stored; "auto" packs it into fewer bits, and keeps experts in the host's memory,
     as far as the device's free memory asks for it (on the CPU it changes nothing); a size such as "16GB" caps what may
     be used, on the CPU too. What was changed stands in ``model.fit``. context: tokens of prompt and reply to have room
-    for; not more than the model has.
+    for; not more than the model has. A GPU that has to do without its fast kernels is told of in a RuntimeWarning.
 
     Raises ModelUnavailable, CheckpointError, NoDevice, UsageError; and OutOfMemory, before anything is loaded, if the
     model does not fit so.
@@ -48,16 +47,20 @@ def load(
     if device != "cpu":
         check_device(device)
     stored = sum(each.size for each in checkpoint.stored.values())
-    trivial = isinstance(wanted, str) and stored < _TRIVIAL
+    trivial = isinstance(wanted, str) and stored < TRIVIAL
     way = None if trivial else _way(name, checkpoint, device, dtype, wanted, context)
 
     from dgemma_cli.weights.loader import load_model
 
     if way is None:
-        return load_model(checkpoint, device, dtype, progress)
-    model = load_model(checkpoint, device, dtype, progress, way.recipe, offloaded=way.offloaded)
+        return load_model(checkpoint, device, dtype, progress, tell=_warn)
+    model = load_model(checkpoint, device, dtype, progress, way.recipe, offloaded=way.offloaded, tell=_warn)
     model.fit = str(way)
     return model
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
 def _way(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, context: int) -> FitPlan | None:

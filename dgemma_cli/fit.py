@@ -26,6 +26,7 @@ _RUNGS = (
     recipe(experts="nvfp4", dense="8bit"),
     recipe(experts="nvfp4", dense="4bit"),
 )
+TRIVIAL = 250_000_000  # bytes of weights that are loaded without a question: less than Python and torch take
 _FEWEST = 3  # layers in the host's memory: two of them are on the device at any time
 # What the host must keep for the process and for the pieces being read, beside experts that stay in its memory.
 _HOST = 3_000_000_000

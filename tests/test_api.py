@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,21 @@ def cap() -> int:
 def pretend(monkeypatch: pytest.MonkeyPatch, free: int, *gpus: int) -> None:
     """A machine with so many free bytes on the host and on each GPU, which asks of every model whether it fits."""
     cards = tuple(Gpu(n, "Fake", 99 * GB, room, (8, 9), "580", False, ()) for n, room in enumerate(gpus))
-    monkeypatch.setattr(api, "_TRIVIAL", 0)
+    monkeypatch.setattr(api, "TRIVIAL", 0)
     monkeypatch.setattr(api, "check_device", lambda device: None)
     machine = Machine(cards, 2, 99 * GB, free, "2.13", "13.0", "" if cards else "No driver.", "Install it.")
     monkeypatch.setattr(api, "look", lambda gpus_too: machine)
+
+
+def test_a_slow_path_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dgemma_cli.weights import loader
+
+    def slow(*arguments: object, tell: Callable[[str], None], **_: object) -> None:
+        tell("slower: plain torch computes")
+
+    monkeypatch.setattr(loader, "load_model", slow)
+    with pytest.warns(RuntimeWarning, match="slower: plain torch computes"):
+        dgemma_cli.load("nano")
 
 
 def test_a_size_packs_the_model_and_says_so() -> None:

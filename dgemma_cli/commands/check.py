@@ -12,7 +12,8 @@ import typer
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.commands.knobs import BestOfOption, RepairOption
-from dgemma_cli.commands.options import CONTEXT, FitOption
+from dgemma_cli.commands.options import FitOption
+from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
 

@@ -23,8 +23,8 @@ def default_model(environment: Environment, quiet: bool, machine: Machine | None
         return DEFAULT
 
     from dgemma_cli.commands.judging import Subject, judge
-    from dgemma_cli.commands.options import CONTEXT
     from dgemma_cli.commands.verdict import best
+    from dgemma_cli.engine.options import CONTEXT
     from dgemma_cli.machine import look
     from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 

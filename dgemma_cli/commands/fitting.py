@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dgemma_cli.commands.judging import Report, Subject, judge
-from dgemma_cli.commands.options import CONTEXT
-from dgemma_cli.engine.options import Options
-from dgemma_cli.fit import Fit
+from dgemma_cli.engine.options import CONTEXT, Options
+from dgemma_cli.fit import TRIVIAL, Fit
 from dgemma_cli.machine import look
 from dgemma_cli.memory import USUAL, Work
 from dgemma_cli.sampling.presets import PRESETS, Preset
 from dgemma_cli.weights.checkpoint import Checkpoint
-
-# Bytes of weights that are loaded without a question: less than Python and torch take.
-_TRIVIAL = 250_000_000
 
 
 def work_of(options: Options) -> Work:
@@ -31,7 +27,7 @@ def judge_before_loading(
     whoever opens it.
     """
     stored = sum(each.size for each in checkpoint.stored.values())
-    if isinstance(fit, str) and stored < _TRIVIAL:
+    if isinstance(fit, str) and stored < TRIVIAL:
         return None
     machine = look(gpus_too=device != "cpu")
     if device not in ("auto", "cpu") and not machine.gpus:

@@ -12,7 +12,6 @@ from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.engine.options import Options
 
 MAX_TOKENS = Options().max_tokens
-CONTEXT = 8192  # tokens to have room for, where nothing else is asked
 
 ModelOption: TypeAlias = Annotated[
     str | None,

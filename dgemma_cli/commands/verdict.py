@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dgemma_cli import memory
 from dgemma_cli.catalog.names import Reference, short_name
 from dgemma_cli.commands.judging import Subject, judge
-from dgemma_cli.commands.options import CONTEXT
+from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.fit import work_on
 from dgemma_cli.machine import Machine, look
 from dgemma_cli.memory import USUAL

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dgemma_cli.errors import UsageError
 from dgemma_cli.sampling.presets import DEFAULT, PRESETS, Preset
 
+CONTEXT = 8192  # tokens of prompt and reply that memory is judged for, where nothing else is asked
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -107,7 +107,7 @@ def test_a_small_model_asks_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def large(monkeypatch: pytest.MonkeyPatch, *gigabytes: float, host: float = 64) -> Checkpoint:
     """A checkpoint that is not trivial by its files, on a machine made up."""
-    monkeypatch.setattr(fitting, "_TRIVIAL", 0)
+    monkeypatch.setattr(fitting, "TRIVIAL", 0)
     gpus = tuple(
         Gpu(index, "Fake", 100 * GB, int(free * GB), (8, 9), "580", False, ()) for index, free in enumerate(gigabytes)
     )
