@@ -50,6 +50,7 @@ class Row:
     registers: int
     local_bytes: int
     shared_bytes: int
+    key: str  # the same for the same compiled kernel
 
     @property
     def excess(self) -> str:
@@ -124,7 +125,7 @@ def rows(names: list[str], targets: list[int], dump: Path | None = None) -> Iter
                     stem = re.sub(r"\W+", "-", f"{name}-{meta.name}-{target}")
                     (dump / f"{stem}.ptx").write_text(kernel.asm["ptx"])
                     (dump / f"{stem}.sass").write_text(_binary_tool("nvdisasm", kernel, "--print-code"))
-                yield Row(name, meta.name.strip("_"), target, meta.num_warps, registers, local, meta.shared)
+                yield Row(name, meta.name.strip("_"), target, meta.num_warps, registers, local, meta.shared, kernel.hash[:16])
 
 
 def main() -> int:

@@ -67,6 +67,8 @@ def _register() -> None:
             _dense(form, tokens)
     for count in (2, 4):
         _planes(count)
+    for tokens in (300, 333):
+        _prompt(tokens)
 
 
 def _grouping(tokens: int) -> None:
@@ -98,6 +100,28 @@ def _dense(form: str, tokens: int) -> None:
     @variant(f"packed_linear {form} {tokens}")
     def launches() -> None:
         dense.packed_linear(empty(tokens, HIDDEN), matrix, planar=True)
+
+
+def _prompt(tokens: int) -> None:
+    """What an encoder pass launches that is not as long as a canvas: for every length the same kernels."""
+    gate_up, down = matrices("nvfp4", EXPERTS, 2, INNER, HIDDEN), matrices("nvfp4", EXPERTS, 1, HIDDEN, INNER)
+
+    @variant(f"prompt {tokens}")
+    def launches() -> None:
+        x, weight, start = empty(tokens, HIDDEN), empty(HIDDEN), empty(1, dtype=torch.int32)
+        norms.rms_norm(x, weight, EPS)
+        for (kv_heads, dim), window in ((SLIDING, WINDOW), (FULL, None)):
+            rows = HEADS + (2 if dim == SLIDING[1] else 1) * kv_heads
+            cache, turn = empty(kv_heads, CAPACITY, dim), empty(tokens, dim // 2, dtype=torch.float32)
+            qkv = dense.packed_linear(x, matrices("int8", 1, 1, rows * dim, HIDDEN))
+            norm = empty(dim)
+            q = heads.split_heads(qkv, HEADS, kv_heads, norm, norm, turn, turn, cache, cache, start, EPS)
+            attention.attend_causal(q, cache, cache, start, window, splits=2)
+        x, *_, scores = norms.residual_norms(x, x, weight, weight, weight, empty(HIDDEN, dtype=torch.float32), EPS)
+        gate.gated(empty(tokens, 2 * DENSE))
+        shares, experts = router.route(empty(tokens, EXPERTS), TOP_K, empty(EXPERTS))
+        routed = grouped.routed_products(scores, shares, experts, gate_up, down)
+        norms.combine(x, x, routed, weight, weight, weight, empty(1), weight, EPS)
 
 
 _register()

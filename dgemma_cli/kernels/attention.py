@@ -125,8 +125,11 @@ def _processors(device: torch.device) -> int:
 
 
 def _splits(programs: int, device: torch.device) -> int:
-    """As many parts of the keys as it takes to give every multiprocessor about one program, 8 at the most."""
-    return max(1, min(8, _processors(device) // programs))
+    """As many parts of the keys as it takes to give every multiprocessor about one program: 1, 2, 4 or 8, since
+    ``_merge`` is compiled for each.
+    """
+    wanted = min(8, _processors(device) // programs)
+    return 1 << max(0, wanted.bit_length() - 1)
 
 
 @triton.jit(do_not_specialize=["tokens", "capacity"])

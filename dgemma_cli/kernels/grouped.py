@@ -48,7 +48,7 @@ def grouped_gate_up(
     x = x.contiguous() if planar else to_planes(x, words.planes)
     size, most = tile("grouped", words.planes), groups.tiles.shape[1]
     _gate_up[(triton.cdiv(2 * inner, size.rows), most)](
-        x, out, groups.order, groups.tiles, MOST=most, TOP_K=groups.top_k, INNER=inner, OUT_PLANES=planes,
+        x, out, groups.order, groups.tiles, most, TOP_K=groups.top_k, INNER=inner, OUT_PLANES=planes,
         **_arguments(words, groups.tile),
     )  # fmt: skip
     return out
@@ -66,7 +66,7 @@ def grouped_down(
     out = torch.empty(entries, words.rows, dtype=inner.dtype, device=inner.device) if out is None else out
     size, most = tile("grouped", words.planes), groups.tiles.shape[1]
     _down[(triton.cdiv(words.rows, size.rows), most)](
-        inner, out, groups.order, groups.tiles, weights.contiguous(), MOST=most, OUT=words.rows,
+        inner, out, groups.order, groups.tiles, weights.contiguous(), most, OUT=words.rows,
         **_arguments(words, groups.tile),
     )  # fmt: skip
     return out
@@ -97,10 +97,10 @@ def _arguments(words: Words, tokens: int) -> dict[str, Any]:
     }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["most"])
 def _gate_up(
-    x_ptr, out_ptr, order_ptr, tiles_ptr, codes_ptr, scale_ptr, factor_ptr,
-    MOST: tl.constexpr, TOP_K: tl.constexpr, INNER: tl.constexpr, OUT_PLANES: tl.constexpr, FORM: tl.constexpr,
+    x_ptr, out_ptr, order_ptr, tiles_ptr, most, codes_ptr, scale_ptr, factor_ptr,
+    TOP_K: tl.constexpr, INNER: tl.constexpr, OUT_PLANES: tl.constexpr, FORM: tl.constexpr,
     COLUMNS: tl.constexpr, PLANES: tl.constexpr, GROUP_WORDS: tl.constexpr, FACTORS: tl.constexpr, SPAN: tl.constexpr,
     DIVIDES: tl.constexpr, SUM_FACTOR: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, STEP: tl.constexpr,
     STAGES: tl.constexpr, PTX: tl.constexpr,
@@ -109,8 +109,8 @@ def _gate_up(
     expert = tl.load(tiles_ptr + tile).to(tl.int64)
     if expert < 0:
         return
-    place = tl.load(tiles_ptr + MOST + tile) + tl.arange(0, TOKENS)
-    taken = place < tl.load(tiles_ptr + 2 * MOST + tile)
+    place = tl.load(tiles_ptr + most + tile) + tl.arange(0, TOKENS)
+    taken = place < tl.load(tiles_ptr + 2 * most + tile)
     token = tl.load(order_ptr + place, mask=taken, other=0) // TOP_K
     pair = tl.program_id(0) * (ROWS // 2) + tl.arange(0, ROWS) // 2
     # A row past the end is read as the last one, and not stored.
@@ -131,10 +131,10 @@ def _gate_up(
     tl.store(out, inner.to(out_ptr.dtype.element_ty), mask=taken[:, None] & (column < INNER)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["most"])
 def _down(
-    x_ptr, out_ptr, order_ptr, tiles_ptr, weight_ptr, codes_ptr, scale_ptr, factor_ptr,
-    MOST: tl.constexpr, OUT: tl.constexpr, FORM: tl.constexpr, COLUMNS: tl.constexpr, PLANES: tl.constexpr,
+    x_ptr, out_ptr, order_ptr, tiles_ptr, weight_ptr, most, codes_ptr, scale_ptr, factor_ptr,
+    OUT: tl.constexpr, FORM: tl.constexpr, COLUMNS: tl.constexpr, PLANES: tl.constexpr,
     GROUP_WORDS: tl.constexpr, FACTORS: tl.constexpr, SPAN: tl.constexpr, DIVIDES: tl.constexpr,
     SUM_FACTOR: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
     PTX: tl.constexpr,
@@ -143,8 +143,8 @@ def _down(
     expert = tl.load(tiles_ptr + tile).to(tl.int64)
     if expert < 0:
         return
-    place = tl.load(tiles_ptr + MOST + tile) + tl.arange(0, TOKENS)
-    taken = place < tl.load(tiles_ptr + 2 * MOST + tile)
+    place = tl.load(tiles_ptr + most + tile) + tl.arange(0, TOKENS)
+    taken = place < tl.load(tiles_ptr + 2 * most + tile)
     column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row = tl.minimum(column, OUT - 1)  # one past the end is read as the last one, and not stored
     matrix = expert * OUT

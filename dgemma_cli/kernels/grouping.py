@@ -19,6 +19,7 @@ from torch import Tensor
 from dgemma_cli.kernels.tiles import tokens_in_tile
 
 _CHUNK = 2048  # ids that a program holds at once
+_SLOTS = 256  # tiles that it writes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +45,16 @@ def group_by_expert(experts: Tensor, count: int, tile: int | None = None) -> Gro
     order = torch.empty(entries, dtype=torch.int32, device=experts.device)
     tiles = torch.empty(3, most, dtype=torch.int32, device=experts.device)
     _group[(count,)](
-        experts.contiguous(),
-        order,
-        tiles,
-        ENTRIES=entries,
-        COUNT=count,
-        TILE=tile,
-        MOST=most,
-        CHUNK=min(_CHUNK, triton.next_power_of_2(entries)),
-        num_warps=4,
+        experts.contiguous(), order, tiles, entries, most, COUNT=count, TILE=tile, CHUNK=_CHUNK, SLOTS=_SLOTS, num_warps=4
     )
     return Groups(order, tiles, tile, experts.shape[1])
 
 
-@triton.jit
+# What hangs on the number of tokens is no constant of the kernel: prompts of every length share what is compiled.
+@triton.jit(do_not_specialize=["entries", "most"])
 def _group(
-    experts_ptr, order_ptr, tiles_ptr,
-    ENTRIES: tl.constexpr, COUNT: tl.constexpr, TILE: tl.constexpr, MOST: tl.constexpr, CHUNK: tl.constexpr,
+    experts_ptr, order_ptr, tiles_ptr, entries, most,
+    COUNT: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     BINS: tl.constexpr = triton.next_power_of_2(COUNT)
     expert = tl.program_id(0)
@@ -68,8 +62,8 @@ def _group(
     chunk = tl.arange(0, CHUNK)
 
     counts = tl.zeros((BINS,), tl.int32)
-    for start in range(0, ENTRIES, CHUNK):
-        inside = start + chunk < ENTRIES
+    for start in range(0, entries, CHUNK):
+        inside = start + chunk < entries
         ids = tl.load(experts_ptr + start + chunk, mask=inside, other=0).to(tl.int32)
         counts += tl.histogram(ids, BINS, mask=inside)
     tiles = (counts + TILE - 1) // TILE
@@ -78,19 +72,20 @@ def _group(
     first_tile = tl.sum(tl.where(bins < expert, tiles, 0))
 
     place = first
-    for start in range(0, ENTRIES, CHUNK):
+    for start in range(0, entries, CHUNK):
         entry = start + chunk
-        ids = tl.load(experts_ptr + entry, mask=entry < ENTRIES, other=-1).to(tl.int32)
+        ids = tl.load(experts_ptr + entry, mask=entry < entries, other=-1).to(tl.int32)
         here = ids == expert
         rank = tl.cumsum(here.to(tl.int32), 0)
         tl.store(order_ptr + place + rank - 1, entry, mask=here)
         place += tl.sum(here.to(tl.int32))
 
-    slot = tl.arange(0, triton.next_power_of_2(MOST))
-    used = slot * TILE < mine
-    begin = first + slot * TILE
-    tl.store(tiles_ptr + first_tile + slot, expert, mask=used)
-    tl.store(tiles_ptr + MOST + first_tile + slot, begin, mask=used)
-    tl.store(tiles_ptr + 2 * MOST + first_tile + slot, tl.minimum(begin + TILE, first + mine), mask=used)
-    if expert == 0:
-        tl.store(tiles_ptr + slot, -1, mask=(slot >= tl.sum(tiles)) & (slot < MOST))
+    for start in range(0, most, SLOTS):
+        slot = start + tl.arange(0, SLOTS)
+        used = slot * TILE < mine
+        begin = first + slot * TILE
+        tl.store(tiles_ptr + first_tile + slot, expert, mask=used)
+        tl.store(tiles_ptr + most + first_tile + slot, begin, mask=used)
+        tl.store(tiles_ptr + 2 * most + first_tile + slot, tl.minimum(begin + TILE, first + mine), mask=used)
+        if expert == 0:
+            tl.store(tiles_ptr + slot, -1, mask=(slot >= tl.sum(tiles)) & (slot < most))

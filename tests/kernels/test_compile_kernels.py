@@ -44,7 +44,7 @@ def test_kernels_fit(tmp_path: Path) -> None:
 
 
 def test_what_is_too_much() -> None:
-    fits = compile_kernels.Row("a", "b", 86, 4, 255, 0, 99 * 1024)
+    fits = compile_kernels.Row("a", "b", 86, 4, 255, 0, 99 * 1024, "")
     assert fits.excess == ""
     assert dataclasses.replace(fits, shared_bytes=99 * 1024 + 1).excess.endswith("bytes of shared memory")
     assert dataclasses.replace(fits, local_bytes=8).excess == "8 bytes of local memory"
@@ -62,6 +62,17 @@ def test_a_step_fits(tmp_path: Path, target: int, words: list[str]) -> None:
     done = run_tool(tmp_path, "--target", str(target), "--only", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) >= len(words)
+
+
+def test_prompts_of_different_lengths_share_what_is_compiled(tmp_path: Path) -> None:
+    """Else whoever asks something new waits seconds for the compiler."""
+    done = run_tool(tmp_path, "--target", "90", "--only", "prompt 300", "prompt 333")
+    assert not done.stderr
+    keys: dict[str, set[tuple[str, str]]] = {}
+    for row in map(json.loads, done.stdout.splitlines()):
+        keys.setdefault(row["variant"], set()).add((row["kernel"], row["key"]))
+    assert keys["prompt 300"] == keys["prompt 333"]
+    assert {"group", "gate_up", "down", "linear", "attend_tile", "merge"} < {kernel for kernel, _ in keys["prompt 300"]}
 
 
 def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
