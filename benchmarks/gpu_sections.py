@@ -25,6 +25,7 @@ from gpu_tiles import tiles
 from gpu_weights import narrow_routing, published, random_model
 from torch import Tensor, nn
 
+from dgemma_cli.engine.comparison import compare, recorded_as_called
 from dgemma_cli.engine.denoise import Task
 from dgemma_cli.engine.events import BlockCommitted, Finished
 from dgemma_cli.engine.generate import generate
@@ -303,6 +304,11 @@ def _parity(bench: Bench, fused: FusedModel, plain: Model) -> None:
         parity_logit_rms=float(theirs.square().mean().sqrt()),
         parity_same_draft=float((mine.argmax(-1) == theirs.argmax(-1)).float().mean()),
     )
+    # What is done once on a GPU, when a model is loaded there.
+    begun = time.perf_counter()
+    comparison = compare(fused)
+    bench.put(compared_network=comparison.network, compared_wrong=str(comparison.wrong))
+    bench.put(recorded_as_called=recorded_as_called(fused), comparing_seconds=time.perf_counter() - begun)
 
 
 def held(model: Model, context: int) -> StaticCache:

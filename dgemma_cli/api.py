@@ -50,11 +50,13 @@ def load(
     trivial = isinstance(wanted, str) and stored < TRIVIAL
     way = None if trivial else _way(name, checkpoint, device, dtype, wanted, context)
 
+    from dgemma_cli.engine.trust import proven
     from dgemma_cli.weights.loader import load_model
 
     if way is None:
-        return load_model(checkpoint, device, dtype, progress, tell=_warn)
+        return proven(load_model(checkpoint, device, dtype, progress, tell=_warn), _warn)
     model = load_model(checkpoint, device, dtype, progress, way.recipe, offloaded=way.offloaded, tell=_warn)
+    model = proven(model, _warn)
     model.fit = str(way)
     return model
 

@@ -40,7 +40,7 @@ class Loaded:
 
 def load(request: Request, subject: Subject, notes: list[str]) -> Loaded:
     """notes: what is to be told of it is added. Raises DgemmaError."""
-    return _random(request, subject) if subject.location is None else _stored(request, subject, notes)
+    return _random(request, subject, notes) if subject.location is None else _stored(request, subject, notes)
 
 
 def _stored(request: Request, subject: Subject, notes: list[str]) -> Loaded:
@@ -68,11 +68,12 @@ def _stored(request: Request, subject: Subject, notes: list[str]) -> Loaded:
     )
 
 
-def _random(request: Request, subject: Subject) -> Loaded:
+def _random(request: Request, subject: Subject, notes: list[str]) -> Loaded:
     """Raises OutOfMemory where the weights would not fit."""
     from dgemma_cli.device import choose_for
     from dgemma_cli.engine import probe
     from dgemma_cli.engine.generate import generate
+    from dgemma_cli.engine.trust import proven
     from dgemma_cli.weights.loader import DTYPES
     from dgemma_cli.weights.random import random_model
 
@@ -91,4 +92,5 @@ def _random(request: Request, subject: Subject) -> Loaded:
     begun = time.perf_counter()
     model = random_model(subject.config, scheme, choice.device, DTYPES[choice.dtype])
     seconds = time.perf_counter() - begun
+    model = proven(model, notes.append)
     return Loaded(subject, choice, model, partial(generate, model), None, None, footprint.weights, seconds)

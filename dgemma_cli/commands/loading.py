@@ -147,6 +147,7 @@ def load_session(
         tell(f"to fit into {size(report.room if report else 0)}: {plan}")
 
     from dgemma_cli.device import choose  # torch, a second or two: after what can be told without it
+    from dgemma_cli.engine.trust import proven
     from dgemma_cli.weights.loader import load_model
     from dgemma_cli.weights.repack import Losses
 
@@ -155,11 +156,12 @@ def load_session(
         choice = replace(choice, device=report.device, why_device="auto: the GPU with the most free memory")
     if plan is None:
         model = load_model(checkpoint, choice.device, choice.dtype, progress, tell=tell)
-        return Session(location.name, location.folder, choice, prompter, model)
+        return Session(location.name, location.folder, choice, prompter, proven(model, tell, begin=tell))
     losses = Losses()
     model = load_model(
         checkpoint, choice.device, choice.dtype, progress, plan.recipe, losses, plan.offloaded, tell=tell
     )
+    model = proven(model, tell, begin=tell)
     rounding = ", ".join(f"{part} {loss.relative:.1%}" for part, loss in losses.parts().items())
     choice = replace(choice, fit=str(plan), rounding=rounding)
     canvases = MOST_CANVASES if report is None else report.most_canvases(MOST_CANVASES)

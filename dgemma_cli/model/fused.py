@@ -27,26 +27,33 @@ class FusedModel(Model):
     """``model``, computed another way; it takes the modules over.
 
     A block of finished text, which is a canvas long, is encoded by a recorded pass. chunk: tokens that an encoder pass
-    takes at the most.
+    takes at the most. origin: ``model``, which plain torch computes.
     """
+
+    origin: Model
 
     def __init__(self, model: Model, operations: Operations, executor: Executor, chunk: int = Model.chunk) -> None:
         nn.Module.__init__(self)  # not Model's, which would make weights
+        self.__dict__["origin"] = model  # not as a module: it has the same ones
         self.config, self.defaults, self.skipped = model.config, model.defaults, model.skipped
         self._embedding_scale = model._embedding_scale
         self.embed_tokens = model.embed_tokens
         self.self_conditioning = model.self_conditioning
         self.stack = model.stack
         self.operations = operations
-        self.executor = executor
-        self.kernels = f"{operations.name}, {executor.name}"
         self.chunk = max(chunk, self.config.canvas_length)
-        self._pool = Pool(self.config, self._plain, self.chunk)
+        self.run_by(executor)
         self._layers = [_FusedLayer(cast(Layer, layer), operations) for layer in self.stack.layers]
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
         for layer in self.config.layers:
             rotary = self.config.rotary_sliding if layer.sliding else self.config.rotary_full
             self._frequencies[_kind(layer)] = inverse_frequencies(layer.head_dim, rotary, self.device)
+
+    def run_by(self, executor: Executor) -> None:
+        """Another executor from now on. What was recorded is forgotten, once the caches there are have gone."""
+        self.executor = executor
+        self.kernels = f"{self.operations.name}, {executor.name}"
+        self._pool = Pool(self.config, self._plain, self.chunk)
 
     def new_cache(self, slack: int = 0) -> StaticCache:
         return StaticCache(self._pool, slack)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dgemma_cli.engine.comparison import compare
 from dgemma_cli.engine.denoise import denoise
 from dgemma_cli.engine.events import BlockCommitted, Denoised
 from dgemma_cli.engine.generate import generate
@@ -87,6 +88,15 @@ def test_nothing_but_rows_of_an_embedding_is_unpacked(device: torch.device, monk
     events = list(generate(fused, [5, 6, 7], options))
     assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2]
     assert 0 < max(rows) <= 4096
+
+
+def test_the_comparison_at_load_finds_nothing_wrong(device: torch.device) -> None:
+    from dgemma_cli.kernels.fast import FastOperations
+
+    model = network("nvfp4", torch.bfloat16, device, num_experts=4, max_context=40)
+    found = compare(FusedModel(model, FastOperations(), Calls(), chunk=32))
+    assert found.wrong is None
+    assert found.network < 0.02
 
 
 def test_float32_but_for_the_products_is_the_plain_model(device: torch.device) -> None:
