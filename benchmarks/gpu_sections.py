@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gpu_measure as measure
 import torch
@@ -34,7 +34,7 @@ from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.sampler import Sampler
 from dgemma_cli.kernels.operations import Operations
 from dgemma_cli.kernels.plain import PlainOperations
-from dgemma_cli.model.fused import FusedModel
+from dgemma_cli.model.fused import Encoding, FusedModel
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.programs import Calls, Executor, Graphs
 from dgemma_cli.model.static_cache import StaticCache
@@ -204,8 +204,8 @@ def _step(bench: Bench, fused: FusedModel, plain: Model, context: int) -> dict[s
     network = fused.executor.record(lambda: fused.scores(fused.decode(ids, soft, cache.buffers)))
     (of_network,) = measure.milliseconds(device, [network], repetitions)
     fused.encode(ids, cache)  # records a commit
-    _, commit = cache.buffers.programs["encode"]
-    (commit_ms,) = measure.milliseconds(device, [commit], repetitions)
+    commit = cast(Encoding, cache.buffers.programs["encode"])
+    (commit_ms,) = measure.milliseconds(device, [commit.run], repetitions)
     distinct, busiest = distinct_experts(bench, plain, context)
     parts = measure.step_bytes(fused, context, distinct)
     floor = sum(parts.values()) / bench.figures["copy_bytes_per_second"] * 1000

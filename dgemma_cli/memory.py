@@ -36,8 +36,9 @@ _UNPACKING, _UNPACKING_ROWS = 10, 7
 _WORKSPACE, _STREAMS = 32 << 20, 3
 # Rows of a packed embedding that are unpacked at once.
 _BLOCK = 4096
-# How the KV cache of a full layer grows, and how many tokens the encoder takes at once.
-_GROWTH = _CHUNK = 1024
+# How the KV cache of a full layer grows, how many tokens the encoder takes at once, and how many positions the sliding
+# layers of a cache that goes on keep beyond their window.
+_GROWTH = _CHUNK = _SLACK = 1024
 _QUERIES = 256  # that attend at once in torch
 _FIRST = 4096  # positions of a full layer in a static cache, at first
 
@@ -67,19 +68,23 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How canvases are denoised. canvases: of one reply side by side (--best-of); shared: of several replies in one
-    pass, which only happens where no steps are recorded; plain: some steps run in the plain loop, not a recorded one,
-    as those of a second writing do (--repair); triton: on CUDA, Triton's kernels compute, and steps are recorded.
+    """What is written with a model. canvases: of one reply side by side (--best-of); replies: that are written in turns,
+    each with a cache of its own, and share passes where no steps are recorded; at_rest: bytes for the caches of others;
+    goes_on: caches serve for the replies that follow, and can be cut back; plain: some steps run in the plain loop, not
+    a recorded one, as those of a second writing do (--repair); triton: on CUDA, Triton's kernels compute, and steps are
+    recorded.
     """
 
     canvases: int = 1
-    shared: int = 1
+    replies: int = 1
+    at_rest: int = 0
+    goes_on: bool = False
     plain: bool = False
     triton: bool = True
 
     def in_a_pass(self, fused: bool) -> int:
         """The most canvases that are denoised together."""
-        return self.canvases if fused else max(self.canvases, self.shared)
+        return self.canvases if fused else max(self.canvases, self.replies)
 
 
 USUAL = Work()
@@ -109,7 +114,7 @@ class Footprint:
         unpacking = self.rows * _UNPACKING_ROWS if fused else self.largest * _UNPACKING
         return Needs(
             weights=self.weights - (offloaded - min(2, offloaded)) * self.experts,
-            cache=cache_bytes(self.config, context, self.dtype, static=fused),
+            cache=work.replies * cache_bytes(self.config, context, self.dtype, fused, work.goes_on) + work.at_rest,
             working=_working(self.config, context, self.dtype, kind, fused, work) + unpacking,
             process=_PROCESS[kind],
             host=offloaded * self.experts,
@@ -177,16 +182,20 @@ def _formats(plan: Plan) -> tuple[tuple[str, str], ...]:
     return tuple((part, " and ".join(labels)) for part, labels in found.items())
 
 
-def cache_bytes(config: ModelConfig, context: int, dtype: str = "bfloat16", static: bool = False) -> int:
+def cache_bytes(
+    config: ModelConfig, context: int, dtype: str = "bfloat16", static: bool = False, goes_on: bool = False
+) -> int:
     """Bytes of the KV cache of one conversation once ``context`` tokens are kept, with room for a canvas.
 
     The buffers of full layers grow by halves, so that up to a third of them may be spare. static: as in
-    ``model.static_cache``, where they begin larger, and sliding layers have room for a pass of the encoder.
+    ``model.static_cache``, where they begin larger, and sliding layers have room for a pass of the encoder. goes_on: as
+    an ``engine.session`` has it.
     """
-    canvas, window, most = config.canvas_length, config.sliding_window - 1, config.max_context
-    capacity, sliding = canvas + _GROWTH, window
+    canvas, most = config.canvas_length, config.max_context
+    reach = config.sliding_window - 1 + (_SLACK if goes_on else 0)
+    capacity, sliding = canvas + _GROWTH, reach
     if static:
-        capacity, sliding = canvas + min(_FIRST, most), min(window + _CHUNK, most)
+        capacity, sliding = canvas + min(_FIRST, most), min(reach + _CHUNK, most)
     for kept in [*range(_CHUNK, context, _CHUNK), context]:
         if kept + canvas > capacity:
             capacity = max(kept + canvas, capacity + max(_GROWTH, capacity // 2))
@@ -205,7 +214,7 @@ def _working(config: ModelConfig, context: int, dtype: str, kind: Kind, fused: b
     """
     canvas, copy = config.canvas_length, 4 * config.canvas_length * config.vocab_size
     canvases = work.in_a_pass(fused)
-    step, recorded = logit_copies(kind, fused, canvases, work.plain)
+    step, recorded = logit_copies(kind, fused, work)
     # Rows of a pass, once for each expert they go to, with what the experts make of them. The fused model takes
     # canvases one by one.
     row = config.top_k_experts * 3 * (config.hidden_size + config.moe_intermediate_size) * _ITEM_BYTES[dtype]
@@ -218,17 +227,20 @@ def _working(config: ModelConfig, context: int, dtype: str, kind: Kind, fused: b
     return max(int(step * copy), routed, attention) + own + libraries
 
 
-def logit_copies(kind: Kind, fused: bool, canvases: int, plain: bool) -> tuple[float, float]:
-    """Float32 copies of a canvas's logits that are held at once, at the most: by a step of the plain loop, and by a
-    recorded one, 0 where there is none.
+def logit_copies(kind: Kind, fused: bool, work: Work) -> tuple[float, float]:
+    """Float32 copies of a canvas's logits that are held at once, at the most: by a step of the plain loop, and by
+    recorded ones, 0 where there is none.
 
     Of the plain loop: the logits of all its canvases, and while the probabilities of one of them are made two more. On
-    the way to the soft cap torch on CUDA holds all of them twice, the fused model once and half a copy in bfloat16. A
-    recorded step keeps the scores and the probabilities in bfloat16. On CUDA this is counted in torch's operations, not
-    measured on a device. On a CPU it is measured, with what the libraries keep of freed memory, on a model of 262,144
-    tokens and next to nothing else: 2.0 to 2.6 copies for one canvas, 3.1 to 4.2 for two, 6.0 for four.
+    the way to the soft cap torch on CUDA holds all of them twice, the fused model once and half a copy in bfloat16.
+    Recorded steps keep the scores in bfloat16, in memory that they share, and the probabilities, each cache its own. On
+    CUDA this is counted in torch's operations, not measured on a device. On a CPU it is measured, with what the
+    libraries keep of freed memory, on a model of 262,144 tokens and next to nothing else: 2.0 to 2.6 copies for one
+    canvas, 3.1 to 4.2 for two, 6.0 for four.
     """
-    if fused and canvases == 1 and not plain:
-        return 0.0, 1.0
+    canvases = work.in_a_pass(fused)
+    recorded = 0.5 + 0.5 * work.replies if fused and (work.canvases == 1 or work.goes_on) else 0.0
+    if fused and canvases == 1 and not work.plain:
+        return 0.0, recorded
     at_the_cap = {"cpu": 1.0, "cuda": 1.5 if fused else 2.0}[kind] * canvases
-    return max(at_the_cap, canvases + 2.0), 1.0 if fused and canvases == 1 else 0.0
+    return max(at_the_cap, canvases + 2.0), recorded

@@ -69,6 +69,9 @@ class Writer(Protocol):
     def described(self, options: Options) -> list[str]:
         """What ``-v`` tells of it, a line each."""
 
+    def check_memory(self, options: Options) -> None:
+        """Raises OutOfMemory where a conversation with these settings is known to need more than there is."""
+
 
 class Replying(Protocol):
     """``engine.session.Session``."""
@@ -95,6 +98,7 @@ class Loaded(Protocol):
     def language(self, prompt: Sequence[int]) -> Language: ...
     def generate(self, ids: Sequence[int], options: Options) -> Iterator[Event]: ...
     def converse(self) -> Replying: ...
+    def check_memory(self, options: Options) -> None: ...
 
 
 class InProcess:
@@ -123,6 +127,9 @@ class InProcess:
 
     def converse(self) -> Conversation:
         return _Narrated(self.session)
+
+    def check_memory(self, options: Options) -> None:
+        self.session.check_memory(options)
 
     def described(self, options: Options) -> list[str]:
         session, choice = self.session, self.session.choice

@@ -19,6 +19,7 @@ from dgemma_cli.commands.app import app
 from dgemma_cli.commands.judging import Subject, judge
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.machine import Gpu, Machine
+from dgemma_cli.memory import Work
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 
 FOLDER = Path(__file__).parent.parent / "docs"
@@ -27,6 +28,7 @@ COLUMNS = 80
 GB = 10**9
 CARDS = (8, 12, 16, 20, 24, 32, 48, 80)
 CHECKPOINT = "diffusiongemma:nvfp4"
+_WORKS = (Work(), Work(goes_on=True), Work(goes_on=True, replies=2))
 
 _HEAD = """# Commands
 
@@ -103,7 +105,16 @@ def memory_by_card() -> str:
             continue
         cells = (f"{plan.needs.total / GB:.1f} GB", f"{plan.needs.host / GB:.1f} GB", f"{plan.longest:,}")
         rows.append(f"| {card} GB | {plan} | {' | '.join(cells)} |")
-    return _MEMORY_HEAD + "\n".join(rows) + "\n"
+    once, goes_on, two = (subject.footprint.needs(CONTEXT, "cuda", work=work).total for work in _WORKS)
+    return (
+        _MEMORY_HEAD
+        + "\n".join(rows)
+        + f"""
+
+That is one reply. A chat takes {(goes_on - once) / GB:.1f} GB more, so that its cache can be cut back; each further reply that `dgemma serve`
+writes at the same time takes {(two - goes_on) / GB:.1f} GB, cache and recordings ([a warm model](serving.md#memory)).
+"""
+    )
 
 
 def _first_sentence(file: Path) -> str:

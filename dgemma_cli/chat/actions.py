@@ -33,7 +33,10 @@ def set_(chat: Chat, rest: str) -> None:
     name, _, word = rest.replace("=", " ", 1).partition(" ")
     if not word.strip():
         raise UsageError(f"/set {name} needs a value.", "Like this: /set seed 7, or: /set seed default")
-    chat.settings = chat.settings.changed(name.lower(), word.strip())
+    changed = chat.settings.changed(name.lower(), word.strip())
+    if chat.loaded is not None and changed.options != chat.settings.options:
+        chat.loaded.check_memory(changed.options)
+    chat.settings = changed
     chat.note(f"{name.lower()} is {word.strip()}")
 
 

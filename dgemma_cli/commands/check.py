@@ -60,7 +60,7 @@ def check(
         context = min(CONTEXT, most)
     if not 1 <= context <= most:
         raise UsageError(f"context must be from 1 to {most:,} tokens, not {context:,}.")
-    report = judge(subject, look(), context, wanted, work=work)
+    report = judge(subject, look(), context, wanted, work=work, flags=("--best-of", "--context"))
     environment = Environment.current()
     if json_output:
         environment.write(json.dumps(report.as_dict(), indent=2) + "\n")

@@ -56,9 +56,9 @@ class Opening:
 def start(opening: Opening, environment: Environment) -> None:
     """Load the model and chat until the user leaves. Raises DgemmaError."""
     state = state_folder(environment.variables)
-    going = Chat(
+    going: Chat = Chat(
         loaded=None,
-        load=partial(_load, opening, environment),
+        load=partial(_load, opening, environment, lambda: going.settings),
         settings=opening.settings,
         environment=environment,
         live=opening.live,
@@ -116,11 +116,11 @@ def _greet(going: Chat) -> None:
         going.note("The last question has no answer yet: /regen asks it again.")
 
 
-def _load(opening: Opening, environment: Environment, name: str) -> Writer:
-    """Load a model, telling how far that is."""
+def _load(opening: Opening, environment: Environment, settings: Callable[[], Settings], name: str) -> Writer:
+    """Load a model, with memory for what is set now, telling how far that is."""
     if opening.where.endpoint is not None:
         return at(opening.where.endpoint, name, environment)
-    where, work = opening.where, work_of(opening.settings.options)
+    where, work = opening.where, work_of(settings().options, goes_on=True)
     choice = Choice(name, opening.device, opening.dtype, opening.fit, where.warm, where.keep, work)
 
     def find_with(progress: Progress | None) -> Writer:

@@ -11,17 +11,25 @@ from dgemma_cli.sampling.presets import PRESETS, Preset
 from dgemma_cli.weights.checkpoint import Checkpoint
 
 
-def work_of(options: Options) -> Work:
-    """How replies with these options denoise their canvases."""
+def work_of(options: Options, goes_on: bool = False) -> Work:
+    """What replies with these options take. goes_on: in a conversation."""
     preset = options.preset if isinstance(options.preset, Preset) else PRESETS[options.preset]
     canvases = options.best_of or preset.best_of
-    return Work(canvases, plain=options.repair or bool(options.held))
+    return Work(canvases, goes_on=goes_on, plain=options.repair or bool(options.held))
 
 
 def judge_before_loading(
-    name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, work: Work = USUAL
+    name: str,
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: str,
+    fit: Fit,
+    work: Work = USUAL,
+    flags: tuple[str, ...] = ("--best-of",),
+    context: int = CONTEXT,
 ) -> Report | None:
     """How the model is to be loaded on ``device`` ("auto" may be) in ``dtype``; None: as it is, and nothing was asked.
+    flags: see ``judge``; context: tokens, of which a smaller model has as many as it has.
 
     Raises OutOfMemory or NoDevice, with what would help, if it does not fit. A device that is not there is left to
     whoever opens it.
@@ -33,7 +41,7 @@ def judge_before_loading(
     if device not in ("auto", "cpu") and not machine.gpus:
         return None
     subject = Subject.here(name, checkpoint, "float32" if dtype == "float32" else "bfloat16")
-    report = judge(subject, machine, min(CONTEXT, checkpoint.config.max_context), fit, device, work)
+    report = judge(subject, machine, min(context, checkpoint.config.max_context), fit, device, work, flags)
     if report.problem is not None:
         raise report.problem
     return report

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from dgemma_cli import __version__
 from dgemma_cli.commands import loading
+from dgemma_cli.commands.capacity import capacity, work_of
 from dgemma_cli.commands.fetch_missing import fetch_missing
+from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import DgemmaError, UsageError
 from dgemma_cli.fit import Fit, written
-from dgemma_cli.memory import Work
 from dgemma_cli.server import places
 from dgemma_cli.server.background import BoundedLog, Report
 from dgemma_cli.server.host import Host, Limits
@@ -41,8 +42,9 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a server was asked to be. keep: seconds of idleness after which it ends; max_prompt, max_output: tokens,
-    None for the context; max_body, cache: bytes; report_to: a pipe to whoever started it in the background.
+    """What a server was asked to be. keep: seconds of idleness after which it ends; parallel, cache: None for as much
+    of the usual as there is memory for; max_prompt, max_output: tokens, None for the context; max_body, cache: bytes;
+    report_to: a pipe to whoever started it in the background.
     """
 
     model: str
@@ -51,12 +53,12 @@ class Serving:
     fit: Fit
     reach: Reach
     keep: float | None
-    parallel: int
+    parallel: int | None
     queue: int
     max_prompt: int | None
     max_output: int | None
     max_body: int
-    cache: int
+    cache: int | None
     fetch: bool
     report_to: int | None
 
@@ -138,16 +140,27 @@ def _names(reach: Reach) -> set[str] | None:
 
 
 def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host:
-    # Requests may ask for a second writing, and share passes where no steps are recorded.
-    work = Work(shared=serving.parallel, plain=True)
-    where = serving.device, serving.dtype
-    session = loading.load_session(serving.model, *where, report.progress, serving.fit, tell, work)
+    session = loading.load_session(
+        serving.model,
+        serving.device,
+        serving.dtype,
+        report.progress,
+        serving.fit,
+        tell,
+        work_of(serving.parallel, serving.cache),
+        ("--parallel", "--cache"),
+        # No conversation is longer than a prompt and a reply may be.
+        min(CONTEXT, (serving.max_prompt or CONTEXT) + (serving.max_output or CONTEXT)),
+    )
+    can = capacity(session.report, serving.parallel, serving.cache)
+    if can.lowered:
+        tell(f"there is memory for {can} (--parallel, --cache)")
     auto_device, auto_dtype = session.is_auto()
     limits = Limits(
         body=serving.max_body,
         prompt=min(serving.max_prompt or session.room, session.room),
         output=min(serving.max_output or session.context, session.context),
-        parallel=serving.parallel,
+        parallel=can.replies,
         queue=serving.queue,
     )
     identity = Identity(
@@ -171,8 +184,8 @@ def _load(serving: Serving, report: Report, tell: Callable[[str], None]) -> Host
     return Host(
         identity,
         session,
-        session.shelf(serving.cache, serving.parallel),
-        Bounds(limits.output, session.vocabulary, session.canvases),
+        session.shelf(can.at_rest, can.replies, can.reserved),
+        Bounds(limits.output, session.vocabulary, can.canvases),
         limits,
         session.in_use,
         {session.name, serving.model},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -86,17 +86,29 @@ class Report:
             return self.plan.longest
         return self.subject.footprint.longest_context(self.room, self.kind, work=self.work)
 
-    def most_canvases(self, limit: int) -> int:
-        """How many canvases side by side fit as the model is loaded; ``limit`` at the most, one at the least."""
-        plan = self.plan
-        if plan is None:
-            return 1
-        footprint = self.subject.footprint_of(plan.recipe)
-        for canvases in range(limit, 1, -1):
-            needs = footprint.needs(self.context, self.kind, plan.offloaded, replace(self.work, canvases=canvases))
-            if needs.total <= self.room:
-                return canvases
-        return 1
+    def needs(self, work: Work) -> Needs:
+        """Of ``work``, with the model loaded as planned."""
+        assert self.plan is not None
+        footprint = self.subject.footprint_of(self.plan.recipe)
+        return footprint.needs(self.context, self.kind, self.plan.offloaded, replace(work, triton=self.work.triton))
+
+    def spare(self, work: Work) -> int:
+        """Bytes that ``work`` leaves free; negative if there are too few."""
+        return self.room - self.needs(work).total
+
+    def most(self, limit: int, work_of: Callable[[int], Work]) -> int:
+        """The most, up to ``limit``, of which the work fits; one at the least."""
+        return next((n for n in range(limit, 1, -1) if self.spare(work_of(n)) >= 0), 1)
+
+    def check(self, work: Work) -> None:
+        """Raises OutOfMemory unless it fits."""
+        if self.spare(work) >= 0:
+            return
+        fewer = next((n for n in range(work.canvases - 1, 0, -1) if self.spare(replace(work, canvases=n)) >= 0), 0)
+        raise OutOfMemory(
+            f"That needs {size(self.needs(work).total)} in all, {size(self.room)} were free on {self.device}.",
+            f"There is memory for best-of {fewer}." if fewer else "",
+        )
 
     def text(self) -> str:
         """For people."""
@@ -171,9 +183,11 @@ def judge(
     fit: Fit = "auto",
     device: str = "auto",
     work: Work = USUAL,
+    flags: tuple[str, ...] = (),
 ) -> Report:
     """Hold a model against a device of a machine; with "auto" against the GPU with the most free memory. work: whether
-    Triton's kernels compute is seen here.
+    Triton's kernels compute is seen here. flags: what the command asking has to ask for less with, of "--best-of",
+    "--parallel", "--cache" and "--context".
 
     Where there is no GPU a large model is not put on the CPU unasked.
     """
@@ -205,7 +219,7 @@ def judge(
         problem = OutOfMemory(
             f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context, {size(room)} are free on "
             f"{where}{cap}.",
-            _what_else(subject, machine, gpu, context, fit, allowed, host_room, others, work),
+            _what_else(subject, machine, gpu, context, fit, allowed, host_room, others, work, flags),
         )
     elif subject.download > subject.disk_free:
         problem = DiskError(
@@ -237,6 +251,24 @@ def _on_the_cpu(needs: Needs, room: int) -> str:
     return f"it needs {size(needs.total)}, {size(room)} are free, {fits}."
 
 
+def _asking_less(context: int, work: Work, flags: tuple[str, ...]) -> Iterator[list[tuple[str, int, Work]]]:
+    """For each flag the ways to ask for less with it, from the one that takes least away: in words, context, work."""
+    if "--best-of" in flags:
+        counts = range(work.canvases - 1, 0, -1)
+        yield [(f"fewer canvases side by side: --best-of {n}", context, replace(work, canvases=n)) for n in counts]
+    if "--parallel" in flags:
+        counts = range(work.replies - 1, 0, -1)
+        yield [(f"fewer replies at a time: --parallel {n}", context, replace(work, replies=n)) for n in counts]
+    if "--cache" in flags:
+        sizes = (size for size in (2.0, 1.0, 0.5, 0.0) if size * 1e9 < work.at_rest)
+        ways = [(f"less for caches: --cache {n:g}", context, replace(work, at_rest=int(n * 1e9))) for n in sizes]
+        if ways and work.replies > 1:
+            ways.append(("both at the least: --parallel 1 --cache 0", context, replace(work, replies=1, at_rest=0)))
+        yield ways
+    if "--context" in flags:
+        yield [(f"less context: --context {n}", n, work) for n in (4096, 2048, 1024) if n < context]
+
+
 def _what_else(
     subject: Subject,
     machine: Machine,
@@ -247,6 +279,7 @@ def _what_else(
     host_room: int,
     others: list[str],
     work: Work,
+    flags: tuple[str, ...],
 ) -> str:
     """What takes the memory, and what would fit instead: one a line."""
     kind: Kind = "cuda" if gpu is not None else "cpu"
@@ -266,12 +299,10 @@ def _what_else(
     def fits(context: int, work: Work) -> bool:
         return plan(subject.footprint_of, context, kind, room, host_room, fit, work) is not None
 
-    fewer = next((n for n in range(work.canvases - 1, 0, -1) if fits(context, replace(work, canvases=n))), 0)
-    if fewer:
-        lines.append(f"It fits with fewer canvases side by side: --best-of {fewer}")
-    shorter = next((n for n in (4096, 2048, 1024) if n < context and fits(n, work)), 0)
-    if shorter:
-        lines.append(f"It fits with less context: --context {shorter}")
+    for ways in _asking_less(context, work, flags):
+        fitting = next((words for words, tokens, less in ways if fits(tokens, less)), None)
+        if fitting is not None:
+            lines.append(f"It fits with {fitting}")
     lines += [f"This one fits: dgemma check {name}" for name in others]
     if gpu is not None:
         lines.append(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgemma_cli.commands.units import size
+from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.memory import USUAL, Work
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.narrator import Language
 
 if TYPE_CHECKING:
+    from dgemma_cli.commands.judging import Report
     from dgemma_cli.device import Choice
     from dgemma_cli.engine.events import Event
     from dgemma_cli.engine.options import Options
@@ -22,19 +24,17 @@ if TYPE_CHECKING:
     from dgemma_cli.model.model import Model
     from dgemma_cli.prompting.prompter import Prompter
 
-MOST_CANVASES = 16  # that a request may ask for side by side
-
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A model ready to write, and where it does. canvases: how many side by side there is memory for."""
+    """A model ready to write, and where it does. report: what there is memory for, None for a model that is small."""
 
     name: str
     folder: Path
     choice: Choice
     prompter: Prompter
     model: Model
-    canvases: int = MOST_CANVASES
+    report: Report | None = None
 
     def encode(self, messages: Sequence[Message], thinking: bool) -> list[int]:
         """The prompt's ids."""
@@ -49,6 +49,13 @@ class Session:
         from dgemma_cli.engine.sampler import Sampler
 
         Sampler.resolve(options, self.model.defaults)
+
+    def check_memory(self, options: Options) -> None:
+        """Raises OutOfMemory where a conversation's replies with these settings would take more than was free."""
+        from dgemma_cli.commands.fitting import work_of
+
+        if self.report is not None:
+            self.report.check(work_of(options, goes_on=True))
 
     def generate(self, ids: Sequence[int], options: Options) -> Iterator[Event]:
         """The events of one reply."""
@@ -68,11 +75,13 @@ class Session:
 
         return Conversation(self.model)
 
-    def shelf(self, budget: int, parallel: int) -> Shelf:
-        """What writes several replies at a time; caches at rest take ``budget`` bytes at the most."""
+    def shelf(self, budget: int, parallel: int, reserved: int) -> Shelf:
+        """What writes several replies at a time; caches at rest take ``budget`` bytes at the most, and what is not
+        used of the bytes reserved for each reply.
+        """
         from dgemma_cli.engine.shelf import Shelf
 
-        return Shelf(self.model, budget, parallel)
+        return Shelf(self.model, budget, parallel, reserved)
 
     def in_use(self) -> dict[str, int]:
         """Bytes in use, by where they are."""
@@ -124,6 +133,8 @@ def load_session(
     fit: Fit = "auto",
     tell: Callable[[str], None] | None = None,
     work: Work = USUAL,
+    flags: tuple[str, ...] = ("--best-of",),
+    context: int = CONTEXT,
 ) -> Session:
     """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit. tell: is told in
     a line if it is changed for that, beforehand, and if a GPU has to do without its fast kernels. work: how canvases
@@ -141,7 +152,7 @@ def load_session(
 
     prompter = Prompter.load(location.folder)
     checkpoint = read_checkpoint(location.folder)
-    report = judge_before_loading(location.name, checkpoint, device, dtype, fit, work)
+    report = judge_before_loading(location.name, checkpoint, device, dtype, fit, work, flags, context)
     plan = report.plan if report is not None else None
     if plan is not None and not plan.as_stored and tell is not None:
         tell(f"to fit into {size(report.room if report else 0)}: {plan}")
@@ -164,5 +175,4 @@ def load_session(
     model = proven(model, tell, begin=tell)
     rounding = ", ".join(f"{part} {loss.relative:.1%}" for part, loss in losses.parts().items())
     choice = replace(choice, fit=str(plan), rounding=rounding)
-    canvases = MOST_CANVASES if report is None else report.most_canvases(MOST_CANVASES)
-    return Session(location.name, location.folder, choice, prompter, model, canvases)
+    return Session(location.name, location.folder, choice, prompter, model, report)

@@ -18,6 +18,8 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 
 PORT = 8256
+REPLIES = 4  # in turns
+AT_REST = 2_000_000_000  # bytes for caches
 
 
 def serve(
@@ -51,8 +53,16 @@ def serve(
         typer.Option("--keep", metavar="TIME", help="Leave when idle so long: 90s, 10m, 2h.", show_default="for ever"),
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", metavar="N", min=1, max=64, help="Requests that take turns.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            "--parallel",
+            metavar="N",
+            min=1,
+            max=64,
+            help="Requests that take turns.",
+            show_default=f"{REPLIES}, or what there is memory for",
+        ),
+    ] = None,
     queue: Annotated[int, typer.Option("--queue", metavar="N", min=0, help="Requests that may wait.")] = 256,
     max_prompt: Annotated[
         int | None,
@@ -64,8 +74,15 @@ def serve(
     ] = None,
     max_body: Annotated[int, typer.Option("--max-body", metavar="MB", min=1, help="Megabytes of a request.")] = 8,
     cache: Annotated[
-        float, typer.Option("--cache", metavar="GB", min=0, help="Gigabytes for the caches of recent prompts.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            "--cache",
+            metavar="GB",
+            min=0,
+            help="Gigabytes for the caches of recent prompts.",
+            show_default=f"{AT_REST / 1e9:g}, or what there is memory for",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.AUTO,
     fit: FitOption = "auto",
@@ -104,7 +121,7 @@ def serve(
             max_prompt=max_prompt,
             max_output=max_output,
             max_body=max_body * 1_000_000,
-            cache=int(cache * 1e9),
+            cache=None if cache is None else int(cache * 1e9),
             fetch=yes,
             report_to=report_to,
         ),

@@ -134,6 +134,9 @@ class _Warm:
     def described(self, options: Options) -> list[str]:
         return self._now.described(options)
 
+    def check_memory(self, options: Options) -> None:
+        self._now.check_memory(options)
+
     def count(self, messages: Sequence[Message], thinking: bool) -> int:
         from dgemma_cli.server.wire import Gone
 

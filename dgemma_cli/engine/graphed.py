@@ -122,6 +122,12 @@ class Board:
         self._report = False
         self._waits: list[Run] = []
 
+    @property
+    def nbytes(self) -> int:
+        """See ``static_cache.Recorded``. Nearly all of it are the probabilities, [C, V]."""
+        told = (self._noise, self._uniform, self._drafts, self._entropies, self._accepted)
+        return self._probabilities.nbytes + self._soft.nbytes + sum(each.device.nbytes for each in told)
+
     def begin(self, task: Task, draws: SeededDraws) -> None:
         """A new canvas."""
         sampler = task.sampler

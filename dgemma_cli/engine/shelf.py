@@ -17,11 +17,17 @@ class Shelf:
 
     A session in use is not on the shelf, so two replies never share a cache. Those whose options have no seed share
     their passes, up to ``parallel`` canvases in one, where the model can do that. Not for several threads at once.
+
+    reserved: bytes set aside for the cache of each of ``parallel`` replies. What the replies at work leave of that
+    serves sessions at rest.
     """
 
-    def __init__(self, model: Model, budget: int, parallel: int = 1) -> None:
+    def __init__(self, model: Model, budget: int, parallel: int = 1, reserved: int = 0) -> None:
         self._model = model
         self._budget = budget
+        self._parallel = parallel
+        self._reserved = reserved
+        self._at_work = 0
         sharing = Sharing(model, parallel)
         self._sharing = sharing if sharing.possible else None
         self._sessions: dict[str | int, Session] = {}  # the most recently used last
@@ -51,10 +57,14 @@ class Shelf:
         session = self._best(ids, exact) if conversation is None else self._sessions.pop(conversation, None)
         session = session or Session(self._model)
         sharing = self._sharing if options.seed is None else None
+        self._at_work += 1
         try:
+            self._tidy()  # before a cache is made
             yield from session.reply(ids, options, exact, sharing.denoise if sharing else None)
         finally:
-            self._put(next(self._numbers) if conversation is None else conversation, session)
+            self._at_work -= 1
+            self._sessions[next(self._numbers) if conversation is None else conversation] = session
+            self._tidy()
 
     def forget(self) -> None:
         """Let all caches at rest go."""
@@ -72,10 +82,12 @@ class Shelf:
         self._sessions[key] = session  # used just now
         return session.fork()
 
-    def _put(self, key: str | int, session: Session) -> None:
-        self._sessions[key] = session
-        room = self._budget - self.nbytes
-        for old in list(self._sessions):
-            if room >= 0:
-                return
-            room += self._sessions.pop(old).nbytes
+    def _tidy(self) -> None:
+        """Let go of what there is no room for."""
+        while self._sessions and self.nbytes > self._room:
+            self._sessions.pop(next(iter(self._sessions)))
+
+    @property
+    def _room(self) -> int:
+        idle = self._reserved * (self._parallel - self._at_work)
+        return self._budget + max(0, idle - self._model.spare_nbytes)

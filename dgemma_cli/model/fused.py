@@ -6,6 +6,7 @@ back to the host; how much is in the cache stands in the device's memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -58,6 +59,10 @@ class FusedModel(Model):
     def new_cache(self, slack: int = 0) -> StaticCache:
         return StaticCache(self._pool, slack)
 
+    @property
+    def spare_nbytes(self) -> int:
+        return self._pool.spare_nbytes
+
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         cache = _static(cache)
@@ -96,10 +101,10 @@ class FusedModel(Model):
         programs = buffers.programs
         if "encode" not in programs:
             held = torch.zeros_like(ids, device=self.device)
-            programs["encode"] = held, self.executor.record(lambda: self._encode_canvas(held, buffers))
-        held, run = cast(tuple[Tensor, Run], programs["encode"])
-        held.copy_(ids, non_blocking=True)
-        run()
+            programs["encode"] = Encoding(held, self.executor.record(lambda: self._encode_canvas(held, buffers)))
+        encoding = cast(Encoding, programs["encode"])
+        encoding.ids.copy_(ids, non_blocking=True)
+        encoding.run()
 
     def _pass(self, x: Tensor, buffers: Buffers, run: Pass) -> Tensor:
         """The stack: embeddings [N, hidden] -> [N, hidden], normed. Its keys lie behind those that are kept; whether
@@ -118,6 +123,18 @@ class FusedModel(Model):
 
     def _encode_canvas(self, ids: Tensor, buffers: Buffers) -> None:
         self._pass(self._embed(ids), buffers, "encode")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The recorded pass over ``ids``, a canvas of finished text."""
+
+    ids: Tensor
+    run: Run
+
+    @property
+    def nbytes(self) -> int:
+        return self.ids.nbytes
 
 
 class _FusedLayer:

@@ -81,6 +81,11 @@ class Model(nn.Module):
         """An empty cache. slack: how many tokens back a ``cut`` is sure to be exact."""
         return KVCache(self.config, self._plain, slack)
 
+    @property
+    def spare_nbytes(self) -> int:
+        """Bytes that are kept for the next cache."""
+        return 0
+
     @torch.no_grad()
     def encode(self, ids: Tensor, cache: KVCache) -> None:
         """Append text to the cache. ids: int64 [T]; runs causally, in chunks."""

@@ -7,7 +7,7 @@ numbers without asking, and makes room between the passes.
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from dgemma_cli.model.config import ModelConfig
 
 _FIRST = 4096  # positions of a full layer at first: 84 MB in the published network
 _GROWTH = 1024
+
+
+class Recorded(Protocol):
+    """What was recorded on a cache's buffers. nbytes: of the device's memory, that it keeps beside them."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Buffers:
@@ -38,7 +45,12 @@ class Buffers:
             self.k.append(like.new_empty(layer.num_kv_heads, capacity, layer.head_dim))
         self.v = [torch.empty_like(k) for k in self.k]
         self.numbers = torch.zeros(4, dtype=torch.int32, device=like.device)
-        self.programs: dict[str, Any] = {}
+        self.programs: dict[str, Recorded] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, with those of what was recorded. May be read by another thread."""
+        return sum(each.nbytes for each in (*self.k, *self.v, *self.programs.copy().values()))
 
     def tell(self, sliding: int, first: int, length: int) -> None:
         """Write the numbers for the passes launched from now on."""
@@ -84,6 +96,11 @@ class Pool:
         weakref.finalize(user, _keep_one, self._spare, buffers)
         return buffers
 
+    @property
+    def spare_nbytes(self) -> int:
+        """Bytes of the set that is kept."""
+        return sum(buffers.nbytes for buffers in self._spare)
+
 
 def _keep_one(spare: list[Buffers], buffers: Buffers) -> None:
     if not spare:
@@ -112,7 +129,8 @@ class StaticCache(KVCache):
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in (*self.buffers.k, *self.buffers.v))
+        """Bytes of all buffers, and of what was recorded on them."""
+        return self.buffers.nbytes
 
     def copy(self) -> StaticCache:
         twin = StaticCache(self._pool, self._reach - (self._window - 1))

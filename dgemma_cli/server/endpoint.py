@@ -86,6 +86,9 @@ class Endpoint:
     def described(self, options: Options) -> list[str]:
         return [f"model   {self.name}", f"place   {self.place} (no steps are told)"]
 
+    def check_memory(self, options: Options) -> None:
+        """The server refuses what it has no memory for."""
+
     def _entries(self, messages: Sequence[Message], thinking: bool, options: Options) -> Iterator[Entry]:
         body = question(messages, thinking) | {
             "model": self.name,

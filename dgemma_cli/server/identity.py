@@ -23,9 +23,7 @@ class Identity:
 
     folder: of the model; fingerprint: of its files when they were loaded. auto_device, auto_dtype: this is what "auto"
     means here. fit: the --fit it was asked for; fitted: what was changed for that. room: tokens a prompt may have;
-    context: with the reply. settings: the decisive variables.
-    means here. room: tokens a prompt may have; context: with the reply; limited: it takes less than that. settings: the
-    decisive variables.
+    context: with the reply; limited: it takes less than that. settings: the decisive variables.
     """
 
     name: str

@@ -47,6 +47,9 @@ class Served:
         told = {"model": self.name, "device": self.device, "dtype": self.dtype, "fit": self.fit, "place": self.place}
         return [f"{name:<7} {value}" for name, value in told.items()]
 
+    def check_memory(self, options: Options) -> None:
+        """The server refuses what it has no memory for."""
+
     def _entries(
         self, messages: Sequence[Message], thinking: bool, options: Options, pause: float, conversation: str | None
     ) -> Iterator[Entry]:

@@ -140,6 +140,18 @@ def test_settings_reach_the_engine_and_wrong_ones_change_nothing(going: Talk) ->
     assert going.chat.settings.options.steps is None
 
 
+def test_what_there_is_no_memory_for_is_not_set(going: Talk) -> None:
+    before = going.chat.settings
+    with pytest.raises(OutOfMemory, match="9 GB") as caught:
+        going.say("/set best-of 5")
+    assert "best-of 4" in caught.value.hint
+    assert going.chat.settings == before
+    going.say("/set best-of 4")
+    assert going.chat.settings.options.best_of == 4
+    going.chat.loaded = None  # /model failed: there is nothing to hold it against
+    going.say("/set best-of 5")
+
+
 def test_clear_begins_another_conversation_and_keeps_the_first(going: Talk) -> None:
     going.say("/system S")
     going.say("one")

@@ -130,7 +130,7 @@ def test_the_judgement_of_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--best-of and --repair reach the judgement; a server's passes are shared where no steps are recorded."""
+    """--best-of and --repair reach the judgement; replies share passes where no steps are recorded."""
     assert work_of(Options()) == Work()
     assert work_of(Options(best_of=3)) == Work(canvases=3)
     assert work_of(Options(preset=Preset(best_of=2), repair=True)) == Work(canvases=2, plain=True)
@@ -145,25 +145,45 @@ def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         return report.plan.needs.working
 
     assert working("cpu", Work(canvases=8)) - working("cpu", Work(canvases=7)) == copy
-    assert working("cpu", Work(shared=8)) == working("cpu", Work(canvases=8))
-    assert working("cuda", Work(shared=8)) == working("cuda", Work())
+    assert working("cpu", Work(replies=8)) == working("cpu", Work(canvases=8))
+    assert working("cuda", Work(replies=8)) - working("cuda", Work(replies=6)) == copy
     assert working("cuda", Work(canvases=8)) > working("cuda", Work(canvases=7))
     report = fitting.judge_before_loading("m", checkpoint, "cuda", "bfloat16", "auto")
     assert report is not None
     assert report.plan is not None
-    assert report.most_canvases(16) == 16
+    assert report.most(16, lambda n: Work(canvases=n)) == 16
     for canvases in (9, 12):  # enough for their logits to be the most of it
-        room = report.subject.footprint.needs(report.context, "cuda", work=replace(report.work, canvases=canvases))
-        assert replace(report, room=room.total).most_canvases(16) == canvases
-        assert replace(report, room=room.total - 1).most_canvases(16) == canvases - 1
+        exact = replace(report, room=report.needs(Work(canvases=canvases)).total)
+        assert exact.most(16, lambda n: Work(canvases=n)) == canvases
+        exact.check(Work(canvases=canvases))
+        short = replace(exact, room=exact.room - 1)
+        assert short.most(16, lambda n: Work(canvases=n)) == canvases - 1
+        with pytest.raises(OutOfMemory, match="were free on cuda:0") as caught:
+            short.check(Work(canvases=canvases))
+        assert caught.value.hint == f"There is memory for best-of {canvases - 1}."
+    with pytest.raises(OutOfMemory) as caught:
+        replace(report, room=5).check(Work(plain=True))
+    assert caught.value.hint == ""
+
+
+def test_a_chat_holds_settings_against_what_was_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = fitting.judge_before_loading("m", large(monkeypatch, 3), "cuda", "bfloat16", "auto")
+    assert report is not None
+    room = report.needs(Work(canvases=9, goes_on=True)).total  # enough for their logits to be the most of it
+    one: Any = None
+    session = loading.Session("m", NANO, one, one, one, replace(report, room=room))
+    session.check_memory(Options(best_of=9))
+    with pytest.raises(OutOfMemory):
+        session.check_memory(Options(best_of=10))
+    loading.Session("nano", NANO, one, one, one).check_memory(Options(best_of=99))
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "serve"])
 def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
-    asked: list[Work] = []
+    asked: list[Any] = []
 
     def load(*arguments: Any) -> None:
-        asked.append(arguments[6])
+        asked.extend(arguments[6:])
         raise NoDevice("far enough")
 
     monkeypatch.setattr(loading, "load_session", load)
@@ -179,14 +199,18 @@ def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_p
             "nano", "cpu", "auto", place, "off", None, settings, False, False, None, False, False
         )
         with pytest.raises(NoDevice, match="far enough"):
-            conversing._load(opening, environment, "nano")
+            conversing._load(opening, environment, lambda: settings, "nano")
     else:
         reach = hosting.Reach("127.0.0.1", 0, None, None, [])
-        serving = hosting.Serving("nano", "cpu", "auto", "off", reach, None, 5, 1, None, None, 1, 1, False, None)
+        serving = hosting.Serving("nano", "cpu", "auto", "off", reach, None, 5, 1, 800, 200, 1, 7, False, None)
         with pytest.raises(NoDevice, match="far enough"):
             hosting.hold(serving, environment)
-    expected = Work(shared=5, plain=True) if command == "serve" else Work(canvases=3, plain=True)
-    assert asked == [expected]
+    expected = {
+        "run": [Work(canvases=3, plain=True)],
+        "chat": [Work(canvases=3, plain=True, goes_on=True)],
+        "serve": [Work(replies=5, at_rest=7, plain=True, goes_on=True), ("--parallel", "--cache"), 1000],
+    }
+    assert asked == expected[command]
 
 
 def test_a_large_model_is_not_put_on_the_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

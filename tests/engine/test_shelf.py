@@ -17,6 +17,7 @@ from dgemma_cli.engine.shelf import Shelf
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
+from dgemma_cli.model.static_cache import StaticCache
 
 FREE, SEEDED = Options(max_tokens=16), Options(max_tokens=16, seed=3)
 PROMPT = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -97,6 +98,39 @@ def test_the_least_recently_used_is_let_go(model: Model) -> None:
     assert cached(list(shelf.reply([2, *PROMPT, 5], FREE))) == 0
     shelf.forget()
     assert shelf.nbytes == 0
+
+
+def test_what_replies_leave_of_their_memory_serves_caches_at_rest(model: Model) -> None:
+    one = Session(model)
+    list(one.reply(PROMPT, FREE))
+    shelf = Shelf(model, 0, parallel=2, reserved=one.nbytes)
+    for start in (2, 12, 22):
+        list(shelf.reply([start, *PROMPT], FREE))
+        # The buffers of one that was let go may wait for the next cache, which takes as much.
+        assert shelf.nbytes + model.spare_nbytes <= 2 * one.nbytes
+    assert len(shelf) == (2 if not isinstance(model, FusedModel) else 1)
+    kept = len(shelf)
+    at_work = shelf.reply([30, *PROMPT], FREE)
+    next(at_work)
+    assert len(shelf) <= min(kept, 1)
+    other = shelf.reply([31, *PROMPT], FREE)
+    next(other)
+    assert len(shelf) == 0
+    for going in (at_work, other):
+        list(going)
+    assert len(shelf) >= 1
+
+
+def test_recordings_count(model: Model) -> None:
+    """What a cache keeps for its recordings, above all the probabilities of a canvas."""
+    session = Session(model)
+    list(session.reply(PROMPT, FREE))
+    assert session._cache is not None
+    probabilities = 4 * model.config.canvas_length * model.config.vocab_size
+    if isinstance(session._cache, StaticCache):
+        buffers = session._cache.buffers
+        own = sum(each.nbytes for each in (*buffers.k, *buffers.v))
+        assert probabilities < session.nbytes - own < 1.2 * probabilities + 100_000
 
 
 def test_a_cache_in_use_is_nobody_elses(model: Model) -> None:

@@ -98,7 +98,7 @@ def test_rows_of_a_packed_embedding() -> None:
 @pytest.mark.parametrize("canvases", [1, 2, 4, 16])
 def test_the_plain_loop_on_cuda(canvases: int) -> None:
     found = copies(on_meta(packed=False), canvases)
-    assert found == pytest.approx(logit_copies("cuda", False, canvases, plain=False)[0], rel=0.02)
+    assert found == pytest.approx(logit_copies("cuda", False, Work(canvases))[0], rel=0.02)
 
 
 @pytest.mark.parametrize("canvases", [1, 2, 4, 16])
@@ -110,4 +110,4 @@ def test_the_plain_loop_of_the_fused_model(canvases: int, packed: bool) -> None:
     fused.config, fused.operations, fused.embed_tokens = CONFIG, PlainOperations(), plain.embed_tokens
     fused._embedding_scale = plain._embedding_scale
     found = copies(fused, canvases)
-    assert found == pytest.approx(logit_copies("cuda", True, canvases, plain=True)[0], rel=0.02)
+    assert found == pytest.approx(logit_copies("cuda", True, Work(canvases, plain=True))[0], rel=0.02)

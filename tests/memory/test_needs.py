@@ -14,7 +14,7 @@ import torch
 from synthetic_tensors import FORMATS, FULL
 
 from dgemma_cli import memory
-from dgemma_cli.model.cache import KVCache
+from dgemma_cli.model.cache import SLACK, KVCache
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.static_cache import Pool, StaticCache
@@ -79,26 +79,45 @@ def test_largest_packed_matrix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 700, 1024, 1025, 2900, 5000])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_cache(tmp_path: Path, tokens: int, dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "goes_on"), [("bfloat16", False), ("float32", False), ("bfloat16", True)])
+def test_cache(tmp_path: Path, tokens: int, dtype: str, goes_on: bool) -> None:
     folder = raw_files.checkpoint(tmp_path, max_position_embeddings=8192)
     model = load_model(folder, "cpu", dtype)
-    cache = model.new_cache()
+    cache = model.new_cache(SLACK if goes_on else 0)
     model.encode(torch.zeros(tokens, dtype=torch.int64), cache)
-    assert memory.cache_bytes(model.config, tokens, dtype) == allocated(cache)
+    assert memory.cache_bytes(model.config, tokens, dtype, goes_on=goes_on) == allocated(cache)
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("context", [2000, 8192])
 @pytest.mark.parametrize("tokens", [1, 1024, 2000, 4096, 4097, 7000])
-def test_cache_on_cuda(tmp_path: Path, context: int, tokens: int) -> None:
+def test_cache_on_cuda(tmp_path: Path, context: int, tokens: int, goes_on: bool) -> None:
     tokens = min(tokens, context)
     folder = raw_files.checkpoint(tmp_path, max_position_embeddings=context)
     config = ModelConfig.from_folder(folder)
-    cache = StaticCache(Pool(config, torch.zeros(0, dtype=torch.bfloat16), Model.chunk), 0)
+    cache = StaticCache(Pool(config, torch.zeros(0, dtype=torch.bfloat16), Model.chunk), SLACK if goes_on else 0)
     for chunk in torch.zeros(tokens).split(Model.chunk):
         cache.begin(len(chunk))
         cache.end(len(chunk))
-    assert memory.cache_bytes(config, tokens, static=True) == cache.nbytes
+    assert memory.cache_bytes(config, tokens, static=True, goes_on=goes_on) == cache.nbytes
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_replies_in_turns(kind: memory.Kind) -> None:
+    """A cache each, on CUDA with the probabilities of its recorded steps; where none are recorded, logits each."""
+    found = memory.of_scheme(NETWORK, CHECKPOINTS["diffusiongemma:nvfp4"].scheme)
+    one, three, resting = (
+        found.needs(8192, kind, work=memory.Work(replies=replies, at_rest=at_rest, goes_on=True, plain=True))
+        for replies, at_rest in ((1, 0), (3, 0), (3, 5_000_000))
+    )
+    cache = memory.cache_bytes(NETWORK, 8192, static=kind == "cuda", goes_on=True)
+    logits = 4 * NETWORK.canvas_length * NETWORK.vocab_size
+    assert (one.cache, three.cache, resting.cache) == (cache, 3 * cache, 3 * cache + 5_000_000)
+    assert (one.weights, one.process) == (three.weights, three.process)
+    assert three.working - one.working == (logits if kind == "cuda" else 2 * logits)
+    # A chat may turn from one canvas to several and keeps what it recorded.
+    several = found.needs(8192, "cuda", work=memory.Work(canvases=4)).working
+    assert found.needs(8192, "cuda", work=memory.Work(canvases=4, goes_on=True)).working - several == logits
 
 
 def allocated(cache: KVCache) -> int:

@@ -48,7 +48,7 @@ class Shelf:
 
 
 class Session(ScriptedSession):
-    context, vocabulary, room, canvases = 4000, 0x110003, 1900, 16
+    context, vocabulary, room, report = 4000, 0x110003, 1900, None
 
     def encode(self, messages: Sequence[Any], thinking: bool) -> list[int]:
         return [ord(c) for c in messages[-1].content]
@@ -60,7 +60,7 @@ class Session(ScriptedSession):
         if options.t_min is not None and options.t_max is not None and options.t_max < options.t_min:
             raise UsageError("t-max is below t-min.")
 
-    def shelf(self, budget: int, parallel: int) -> Shelf:
+    def shelf(self, budget: int, parallel: int, reserved: int) -> Shelf:
         return Shelf()
 
     def in_use(self) -> dict[str, int]:

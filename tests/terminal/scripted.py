@@ -22,6 +22,7 @@ from dgemma_cli.engine.events import (
     Statistics,
 )
 from dgemma_cli.engine.options import Options
+from dgemma_cli.errors import OutOfMemory
 from dgemma_cli.terminal.narrator import Language
 
 END = 0x110000  # ids are code points; these lie beyond them
@@ -139,6 +140,10 @@ class ScriptedSession:
 
     def steps(self, options: Options) -> str:
         return f"scripted, preset {options.preset}"
+
+    def check_memory(self, options: Options) -> None:
+        if options.best_of is not None and options.best_of > 4:
+            raise OutOfMemory("That needs 9 GB in all, 5 GB were free on cuda:0.", "There is memory for best-of 4.")
 
     def language(self, prompt: Sequence[int]) -> Language:
         return LANGUAGE
