@@ -53,10 +53,13 @@ def proven(model: Model, tell: Tell | None = None, begin: Tell | None = None) ->
     try:
         found = compare(model)
     except torch.OutOfMemoryError:
-        model.kernels += ", not compared with plain torch: no memory for it"
-        return model
+        found = None
     except Exception as error:  # a compiler, a driver: whatever each of them may raise
         return _distrusted(model, _words(error), tell)
+    if found is None:
+        _tidy(model)
+        model.kernels += ", not compared with plain torch: no memory for it"
+        return model
     if found.wrong is not None:
         return _distrusted(model, f"beside plain torch {found.wrong}", tell)
     trouble = _recording(model)
@@ -64,8 +67,9 @@ def proven(model: Model, tell: Tell | None = None, begin: Tell | None = None) ->
         _remember(file, key, found.network)
     else:
         _recover(model, trouble)
-        model.run_by(Calls())
-        model.kernels += f": {trouble}"
+        recorder, calls = model.executor.name, Calls()
+        model.run_by(calls)
+        model.kernels = model.kernels.replace(recorder, f"{calls.name} ({trouble})")
         if tell is not None:
             tell(f"slower: steps are launched one by one, since {trouble}")
     model.kernels += f", {found.network:.1%} from plain torch"

@@ -43,6 +43,7 @@ class FusedModel(Model):
         self.stack = model.stack
         self.operations = operations
         self.chunk = max(chunk, self.config.canvas_length)
+        self.kernels = f"{operations.name}, {executor.name}"
         self.run_by(executor)
         self._layers = [_FusedLayer(cast(Layer, layer), operations) for layer in self.stack.layers]
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
@@ -53,7 +54,6 @@ class FusedModel(Model):
     def run_by(self, executor: Executor) -> None:
         """Another executor from now on. What was recorded is forgotten, once the caches there are have gone."""
         self.executor = executor
-        self.kernels = f"{self.operations.name}, {executor.name}"
         self._pool = Pool(self.config, self._plain, self.chunk)
 
     def new_cache(self, slack: int = 0) -> StaticCache:
