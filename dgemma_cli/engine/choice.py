@@ -8,6 +8,7 @@ from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.sampler import Sampler
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
+from dgemma_cli.model.programs import Calls
 
 
 def choose(model: Model, options: Options) -> tuple[Denoiser, str]:
@@ -18,5 +19,5 @@ def choose(model: Model, options: Options) -> tuple[Denoiser, str]:
         return denoise, "plain: text is held"
     if Sampler.resolve(options, model.defaults).best_of > 1:
         return denoise, "plain: several canvases side by side"
-    recorded = f"recorded ({model.executor.name})"
+    recorded = f"recorded ({model.executor.name})" if not isinstance(model.executor, Calls) else "launched one by one"
     return graphed, recorded + ("; plain where --repair writes again" if options.repair else "")

@@ -21,6 +21,7 @@ from dgemma_cli.engine.session import Session
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
+from dgemma_cli.model.programs import Calls
 from dgemma_cli.sampling.presets import PRESETS
 
 PROMPT = [3, 5, 7]
@@ -182,6 +183,8 @@ def test_what_it_does_not_do_is_told(model: Model, fused: FusedModel) -> None:
     assert choose(fused, Options(repair=True, best_of=2)) == choose(fused, Options(best_of=2))
     for options in (Options(), Options(repair=True), Options(held={0: 5}), Options(best_of=2)):
         assert choose(model, options) == (denoise, "plain")
+    called = FusedModel(model, PlainOperations(), Calls(), chunk=16)
+    assert choose(called, Options()) == (graphed, "launched one by one")
     for options in (Options(seed=1, max_tokens=12, held={1: 5}), Options(seed=1, max_tokens=12, best_of=2)):
         assert_same(list(generate(fused, PROMPT, options)), list(generate(model, PROMPT, options)))
 
