@@ -13,6 +13,8 @@ from dgemma_cli.catalog.names import Reference, near_names
 from dgemma_cli.catalog.session import request_headers
 from dgemma_cli.errors import DgemmaError, DiskError, ModelUnavailable, NetworkError
 
+GOES_ON = "It goes on where it stopped."
+
 
 @contextmanager
 def explained(reference: Reference) -> Iterator[None]:
@@ -51,8 +53,7 @@ def explain(error: Exception, reference: Reference) -> DgemmaError:
         reason = " ".join(str(error).split())
         return NetworkError(
             f"The Hub at {constants.ENDPOINT} {what}{f': {reason}' if reason else ''}.",
-            f"Look at the network, HF_ENDPOINT and the proxy settings, then: dgemma pull {reference.name}\n"
-            "It goes on where it stopped.",
+            f"Look at the network, HF_ENDPOINT and the proxy settings, then: dgemma pull {reference.name}\n{GOES_ON}",
         )
     if isinstance(error, OSError):
         return disk_error(error)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgemma_cli.catalog import cache
+from dgemma_cli.catalog.known import INSTEAD
 from dgemma_cli.catalog.names import parse
 from dgemma_cli.errors import ModelUnavailable
 
@@ -48,8 +49,6 @@ def resolve(name: str) -> Location:
     if cache.offline():
         raise ModelUnavailable(
             f"{name} is not downloaded, and HF_HUB_OFFLINE forbids fetching it.",
-            f"Unset HF_HUB_OFFLINE, then: dgemma pull {name}\nor try the model that comes along: -m nano",
+            f"Unset HF_HUB_OFFLINE, then: dgemma pull {name}\n{INSTEAD}",
         )
-    raise ModelUnavailable(
-        f"{name} is not downloaded.", f"Fetch it: dgemma pull {name}\nor try the model that comes along: -m nano"
-    )
+    raise ModelUnavailable(f"{name} is not downloaded.", f"Fetch it: dgemma pull {name}\n{INSTEAD}")

@@ -7,8 +7,10 @@ from pathlib import Path
 import typer
 
 from dgemma_cli.catalog import cache
+from dgemma_cli.catalog.hub_errors import GOES_ON
+from dgemma_cli.catalog.known import INSTEAD
 from dgemma_cli.catalog.names import parse
-from dgemma_cli.errors import ModelUnavailable
+from dgemma_cli.errors import ModelUnavailable, NetworkError
 from dgemma_cli.terminal.environment import Environment
 
 
@@ -26,18 +28,23 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
     found = [cache.find(reference.repository, reference.revision) for reference in meaning]
     if any(snapshot is not None and snapshot.complete for snapshot in found):
         return
+    state = "not whole" if any(found) else "not"
     if not yes and not (environment.interactive and environment.stderr_is_terminal):
         return
 
-    from dgemma_cli.catalog.plan import make_plan
     from dgemma_cli.catalog.pull import pull
-    from dgemma_cli.commands.pull import plan_text
+    from dgemma_cli.commands.pull import plan_text, planned
     from dgemma_cli.commands.pull_bar import watched
     from dgemma_cli.commands.verdict import best
 
-    plan = make_plan(best(meaning))
+    try:
+        plan = planned(best(meaning), environment, quiet)
+    except NetworkError as error:
+        why = error.message[0].lower() + error.message[1:]
+        hint = f"{error.hint.removesuffix(GOES_ON).rstrip()}\n{INSTEAD}"
+        raise NetworkError(f"{model} is {state} on this machine, and {why}", hint) from None
     if not quiet or not yes:
-        environment.say(f"{model} is not on this machine.\n{plan_text(plan)}")
+        environment.say(f"{model} is {state} on this machine.\n{plan_text(plan)}")
     plan.check_disk()
     if not yes and not typer.confirm("Fetch it now?", default=True, err=True):
         return

@@ -15,6 +15,7 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 
 if TYPE_CHECKING:
+    from dgemma_cli.catalog.names import Reference
     from dgemma_cli.catalog.plan import Plan
 
 
@@ -57,12 +58,11 @@ def pull(
         model = f"{model}@{revision}"
     references = parse_hub(model)
 
-    from dgemma_cli.catalog.plan import make_plan
     from dgemma_cli.catalog.pull import pull as fetch
     from dgemma_cli.commands.pull_bar import watched
     from dgemma_cli.commands.verdict import best
 
-    plan = make_plan(best(references), cache_dir)
+    plan = planned(best(references), environment, quiet, cache_dir)
     if dry_run:
         environment.write(json.dumps(describe(plan), indent=2) + "\n" if json_output else plan_text(plan) + "\n")
         plan.check_disk()
@@ -77,6 +77,15 @@ def pull(
     if not quiet:
         name = model if cache_dir is None else folder
         environment.say(f'{model} is ready: dgemma run -m {name} "Why is the sky blue?"')
+
+
+def planned(reference: Reference, environment: Environment, quiet: bool, cache_dir: Path | None = None) -> Plan:
+    """What a pull of ``reference`` would do. On a terminal it is said who is asked, who may be slow to answer."""
+    from dgemma_cli.catalog.plan import make_plan
+
+    if environment.stderr_is_terminal and not quiet:
+        environment.say(f"asking the Hub about {reference.name}", dim=True)
+    return make_plan(reference, cache_dir)
 
 
 def plan_text(plan: Plan) -> str:

@@ -24,11 +24,11 @@ Checkpoint = Callable[..., dict[str, bytes]]
 NAME = "tiny/bf16"
 
 
-def spawn(hub: FakeHub, home: Path, *arguments: str) -> pexpect.spawn[str]:
+def spawn(hub: FakeHub, home: Path, *arguments: str, **more: str) -> pexpect.spawn[str]:
     import os
 
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "DGEMMA_", "NO_COLOR"))}
-    variables = {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **hub_environment(hub, home)}
+    variables = {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **hub_environment(hub, home), **more}
     return pexpect.spawn(
         sys.executable, ["-m", "dgemma_cli", *arguments], env=variables, encoding="utf-8", dimensions=(24, 100)
     )
@@ -89,6 +89,17 @@ def test_run_offers_to_fetch_on_a_terminal(hub: FakeHub, checkpoint: Checkpoint,
     child.expect(pexpect.EOF, timeout=60)
     child.close()
     assert child.exitstatus == (0 if answer == "y" else 3)
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "serve"])
+def test_without_model_and_network_both_ways_out_are_named(hub: FakeHub, tmp_path: Path, command: str) -> None:
+    child = spawn(hub, tmp_path, command, *(["hi"] if command == "run" else []), HF_ENDPOINT="http://127.0.0.1:9")
+    child.expect(pexpect.EOF, timeout=30)
+    child.close()
+    assert child.exitstatus == 7
+    error, *hints = child.before.replace("\r", "").partition("error:")[2].strip().split("\n")
+    assert "diffusiongemma is not on this machine, and the Hub at http://127.0.0.1:9 cannot be reached" in error
+    assert [("dgemma pull diffusiongemma" in hint, "-m nano" in hint) for hint in hints] == [(True, False), (False, True)]
 
 
 def environment(stderr: io.BytesIO) -> Environment:
