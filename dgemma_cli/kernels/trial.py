@@ -6,12 +6,13 @@ its own, and hands them to the driver. Each of these may be missing or too old, 
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 
 import torch
 import triton
 import triton.language as tl
+
+from dgemma_cli.kernels.placing import on
 
 _MESSAGE = 160  # characters of a foreign message that are passed on
 
@@ -20,7 +21,7 @@ def trial(device: torch.device) -> str | None:
     """Why Triton cannot run a kernel on ``device``, in a few words; None if it can."""
     try:
         out = torch.zeros(1, dtype=torch.int32, device=device)
-        with _on(device):
+        with on(device):
             _write_one[(1,)](out)
         found = int(out.item())
     except subprocess.CalledProcessError:
@@ -31,11 +32,6 @@ def trial(device: torch.device) -> str | None:
             return "Triton finds no C compiler (install gcc)"
         return f"Triton fails here: {type(error).__name__}: {text[:_MESSAGE]}"
     return None if found == 1 else f"a first kernel of Triton's wrote {found} for 1"
-
-
-def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dgemma_cli.kernels.offload import OffloadedExperts
 from dgemma_cli.kernels.operations import Operations
+from dgemma_cli.kernels.placing import on
 from dgemma_cli.model.attention import Pass
 from dgemma_cli.model.cache import KVCache, Memory
 from dgemma_cli.model.config import LayerConfig
@@ -71,7 +72,7 @@ class FusedModel(Model):
             if len(chunk) == self.config.canvas_length:
                 self._encode_recorded(chunk, cache.buffers)
             else:
-                self._pass(self._embed(chunk.to(self.device)), cache.buffers, "encode")
+                self._encode(chunk.to(self.device), cache.buffers)
             cache.end(len(chunk))
 
     def run_decoder(self, canvas: Tensor, soft: Tensor | None, positions: Tensor, memory: Memory) -> Tensor:
@@ -83,14 +84,16 @@ class FusedModel(Model):
     def decode(self, canvas: Tensor, soft: Tensor | None, buffers: Buffers) -> Tensor:
         """One decoder pass, fit to be recorded. canvas: int64 [C]; soft: [C, hidden]. Returns [C, hidden], normed."""
         conditioning, operations, eps = self.self_conditioning, self.operations, self.config.rms_norm_eps
-        x = self._embed(canvas)
-        if soft is not None:
-            x = x + operations.mlp(operations.rms_norm(soft, conditioning.pre_norm.weight, eps), conditioning.mlp)
-        return self._pass(operations.rms_norm(x, None, eps), buffers, "denoise")
+        with on(self.device):
+            x = self._embed(canvas)
+            if soft is not None:
+                x = x + operations.mlp(operations.rms_norm(soft, conditioning.pre_norm.weight, eps), conditioning.mlp)
+            return self._pass(operations.rms_norm(x, None, eps), buffers, "denoise")
 
     def scores(self, hidden: Tensor) -> Tensor:
         """The head before its cap: [C, hidden] -> [C, V], of the model's dtype."""
-        return self.operations.scores(hidden, self.embed_tokens)
+        with on(self.device):
+            return self.operations.scores(hidden, self.embed_tokens)
 
     def head(self, hidden: Tensor) -> Tensor:
         cap = self.config.logit_softcap
@@ -101,7 +104,7 @@ class FusedModel(Model):
         programs = buffers.programs
         if "encode" not in programs:
             held = torch.zeros_like(ids, device=self.device)
-            programs["encode"] = Encoding(held, self.executor.record(lambda: self._encode_canvas(held, buffers)))
+            programs["encode"] = Encoding(held, self.executor.record(lambda: self._encode(held, buffers)))
         encoding = cast(Encoding, programs["encode"])
         encoding.ids.copy_(ids, non_blocking=True)
         encoding.run()
@@ -121,8 +124,9 @@ class FusedModel(Model):
                 x, normed = layer(x, normed, following[index], *angles[_kind(shape)], buffers, run)
         return normed
 
-    def _encode_canvas(self, ids: Tensor, buffers: Buffers) -> None:
-        self._pass(self._embed(ids), buffers, "encode")
+    def _encode(self, ids: Tensor, buffers: Buffers) -> None:
+        with on(self.device):
+            self._pass(self._embed(ids), buffers, "encode")
 
 
 @dataclass(frozen=True, slots=True)

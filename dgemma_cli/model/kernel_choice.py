@@ -47,6 +47,8 @@ def _obstacle(model: Model) -> str | None:
     """Why the model cannot have Triton's kernels, if so."""
     if model.device.type != "cuda":
         return "the model is on the CPU"
+    if torch.version.hip is not None:
+        return "this torch is built for AMD's GPUs, and the kernels are written for NVIDIA's"
     if find_spec("triton") is None:
         return "Triton is not installed"
     dtype = str(model.dtype).removeprefix("torch.")

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dgemma_cli.kernels.placing import on
+
 Run = Callable[[], object]
 
 
@@ -62,20 +64,31 @@ class Graphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._copies = torch.cuda.Stream(device)
+        # First runs and recordings are made on one stream: the libraries' workspace is that of a stream, and what a
+        # recording took for it would lie in the recordings' memory for good.
+        self._aside = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        # A pool that its last graph has left, as when a cache grows, takes no other: this one stays.
+        self._first = self._recorded(lambda: torch.zeros(1, device=device))
 
     def record(self, work: Run) -> Run:
         # Kernels are compiled and libraries take their workspace in a first run, outside of the recording.
-        aside = torch.cuda.Stream(self._device)
-        aside.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(aside):
-            work()
-        torch.cuda.current_stream(self._device).wait_stream(aside)
+        current = torch.cuda.current_stream(self._device)
+        self._aside.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._aside):
+                work()
+        finally:  # also where it was interrupted: what is launched next comes behind
+            current.wait_stream(self._aside)
+        return self._recorded(work).replay
+
+    def _recorded(self, work: Run) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Other threads may draw and serve meanwhile: only this thread's calls are held to the rules of a recording.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        recording = torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local")
+        with on(self._device), recording:
             work()
-        return graph.replay
+        return graph
 
     def host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, pin_memory=True)

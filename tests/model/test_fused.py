@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import tiny
 import torch
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgemma_cli.kernels.plain import PlainOperations
+from dgemma_cli.model import fused as fused_module
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.programs import Calls
@@ -72,6 +76,34 @@ def test_after_any_cuts_the_logits_are_those_of_a_fresh_encode(
             model.encode(torch.tensor(text), plain)
         expected = model.denoise(CANVAS, plain, None)
         torch.testing.assert_close(fused.denoise(CANVAS, cache, None), expected, rtol=0, atol=5e-4)
+
+
+def test_operations_run_on_the_models_device(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are launched on whichever device is the calling thread's current one."""
+    inside: list[torch.device] = []
+    called = set()
+
+    @contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        inside.append(device)
+        yield
+        inside.pop()
+
+    class Watched(PlainOperations):
+        def __getattribute__(self, name: str) -> object:
+            if not name.startswith("__") and name not in ("name", "sample", "advance"):
+                assert inside and inside[-1] == model.device, name
+                called.add(name)
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(fused_module, "on", on)
+    watched = FusedModel(model, Watched(), Calls(), chunk=16)
+    cache = watched.new_cache()
+    for count in (5, len(CANVAS)):
+        watched.encode(ids(count), cache)
+    watched.denoise(CANVAS, cache, watched.soft_embedding(watched.denoise(CANVAS, cache, None)))
+    assert not inside
+    assert {"attend_canvas", "attend_causal", "scores", "mlp"} < called
 
 
 @pytest.mark.parametrize("length", [3, 40, 70])

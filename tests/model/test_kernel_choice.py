@@ -59,6 +59,10 @@ def test_on_the_cpu() -> None:
             lambda model, patch: patch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5)),
             "the GPU's compute capability is 7.5, below 8.0",
         ),
+        (
+            lambda model, patch: patch.setattr(torch.version, "hip", "6.4"),
+            "this torch is built for AMD's GPUs, and the kernels are written for NVIDIA's",
+        ),
         (lambda model, patch: model.float(), "the dtype is float32, not bfloat16"),
         (lambda model, patch: None, "the model's sizes .32, 24, 16. are not all multiples of 16"),
     ],
