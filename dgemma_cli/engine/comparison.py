@@ -19,6 +19,7 @@ from dgemma_cli.engine.graphed import graphed
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.sampler import Sampler
 from dgemma_cli.kernels.operations import Operations
+from dgemma_cli.kernels.placing import on
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.programs import Calls
@@ -53,8 +54,9 @@ def compare(model: FusedModel) -> Comparison:
 
     Raises whatever a compiler, a driver or the device raises.
     """
-    sample, decided = _sampling(model), _decisions(model)
-    network, routes = _network(model)
+    with on(model.device):
+        sample, decided = _sampling(model), _decisions(model)
+        network, routes = _network(model)
     found = {
         f"the network's outputs differ by {network:.0%}": not network < LIMIT,
         f"tokens go to other experts, by {routes:.0%}": not routes < LIMIT,

@@ -19,6 +19,7 @@ from torch import Tensor
 from dgemma_cli.engine.denoise import Canvas, Task
 from dgemma_cli.engine.events import Denoised
 from dgemma_cli.kernels.operations import Sampled
+from dgemma_cli.kernels.placing import on
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.programs import Executor, Run
 from dgemma_cli.model.static_cache import Buffers, StaticCache
@@ -64,7 +65,8 @@ def board_of(model: FusedModel, buffers: Buffers, steps: int) -> Board:
 def sample(model: FusedModel, hidden: Tensor, temperature: Tensor, uniform: Tensor) -> Sampled:
     """What a step needs to know of the logits. hidden: [C, hidden]; temperature: float32 [1]; uniform: float32 [C]."""
     if model.operations.sample is not None:
-        return model.operations.sample(model.scores(hidden), model.config.logit_softcap, temperature, uniform)
+        with on(model.device):
+            return model.operations.sample(model.scores(hidden), model.config.logit_softcap, temperature, uniform)
     probabilities, entropy, draft = predict(model.head(hidden), temperature)
     return Sampled(draft, entropy, pick_by_inverse_cdf(probabilities, uniform[:, None]), probabilities)
 
@@ -119,7 +121,7 @@ class Board:
         self.soften = model.executor.record(self._soften_once)
         # What the host knows of the canvas under way.
         self._most = self._launched = 0
-        self._report = False
+        self._report = self._under_way = False
         self._waits: list[Run] = []
 
     @property
@@ -130,6 +132,9 @@ class Board:
 
     def begin(self, task: Task, draws: SeededDraws) -> None:
         """A new canvas."""
+        if self._under_way:  # the last one was left midway: what is told may still be on its way from this memory
+            self._model.executor.fetch([])()
+        self._under_way = True
         sampler = task.sampler
         self._most, self._launched, self._report, self._waits = sampler.steps, 0, task.report, []
         draws.ahead(self._noise.host[: self._most + 1], self._uniform.host[: self._most])
@@ -178,6 +183,7 @@ class Board:
         """The draft of a step and the one before it, on the host."""
         first = max(0, step - 2)
         self._model.executor.fetch([(self._drafts.device[first:step], self._drafts.host[first:step])], behind=False)()
+        self._under_way = False
         found = self._drafts.host[first:step].clone()
         return found[-1], found[0] if step > 1 else None
 
@@ -205,7 +211,8 @@ class Board:
         draft, entropy, picked, _ = sampled
         if advance is not None:
             state = rules.numbers, rules.eos, rules.previous, rules.unchanged
-            return advance(*state, draft, entropy, picked, noise, self._canvas)
+            with on(self._model.device):
+                return advance(*state, draft, entropy, picked, noise, self._canvas)
         accepted = rules.accept(entropy)
         self._canvas.copy_(torch.where(accepted, picked, noise))
         return accepted, rules.stop(draft, entropy)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import tiny
@@ -169,6 +170,29 @@ def test_a_canvas_knows_nothing_of_the_one_before(model: Model, monkeypatch: pyt
     monkeypatch.setattr(fused, "head", lambda hidden: logits + 0 * hidden[:, :1])
     events = list(generate(fused, PROMPT, Options(seed=0, max_tokens=24, preset="quality")))
     assert [event.steps for event in events if isinstance(event, BlockCommitted)] == [2, 2, 2]
+
+
+def test_a_canvas_left_midway_is_waited_for(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the next one is told of: what the device was told may not have left the host's memory yet."""
+    fused = fuse(model)
+    waited: list[int] = []  # how many copies each wait is for
+
+    def fetch(pairs: Sequence[tuple[Tensor, Tensor]], behind: bool = True) -> Callable[[], object]:
+        done = Tape.fetch(cast(Tape, fused.executor), pairs, behind)
+        return lambda: (waited.append(len(pairs)), done())
+
+    monkeypatch.setattr(fused.executor, "fetch", fetch)
+    options = Options(seed=0, max_tokens=8, steps=4, stability=100)
+    session = Session(fused)
+    list(session.reply(PROMPT, options))
+    assert 0 not in waited
+    events = session.reply([*PROMPT, 2], options)
+    assert any(isinstance(event, Denoised) for event in events)  # the first of four
+    del events
+    waited.clear()
+    list(session.reply([*PROMPT, 2, 4], options))
+    assert waited[0] == 0
+    assert waited.count(0) == 1
 
 
 def test_what_it_does_not_do_is_told(model: Model, fused: FusedModel) -> None:
