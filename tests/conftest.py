@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ _sockets = tempfile.TemporaryDirectory(prefix="dg-")  # a socket's path must be 
 os.environ["DGEMMA_RUNTIME_DIR"] = _sockets.name  # and no test meets a server of whoever runs it
 for _name in ("DGEMMA_API_KEY", "DGEMMA_ENDPOINT"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """What a command changes in its process is put back: how signals are handled, and DGEMMA_DEBUG."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    os.environ.pop("DGEMMA_DEBUG", None)
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -83,35 +80,3 @@ def make_checkpoint(folder: Path, form: str, shard_bytes: int, seed: int) -> dic
     files["chat_template.jinja"] = (nano / "chat_template.jinja").read_bytes()
     files["README.md"] = b"---\nlicense: apache-2.0\n---\n# Tiny\n"
     return files
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Runs dgemma in this process: ``dgemma("pull", NAME, "--json")``. A traceback is a failure."""
-    monkeypatch.setenv("DGEMMA_DEBUG", "0")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    from dgemma_cli.__main__ import main
-
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> Outcome:
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Outcome(code, out, err)
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)

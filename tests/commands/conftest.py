@@ -1,5 +1,6 @@
-"""The fake Hub's fixtures, for these tests."""
+"""Commands, and the fake Hub's fixtures, for these tests."""
 
-from hub_fixtures import checkpoint, dgemma, hub
+from command_fixtures import dgemma
+from hub_fixtures import checkpoint, hub
 
 __all__ = ["checkpoint", "dgemma", "hub"]

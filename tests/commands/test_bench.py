@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_fixtures import Run
 from jsonschema import Draft202012Validator
 
 from dgemma_cli.__main__ import main
@@ -22,7 +24,6 @@ from dgemma_cli.catalog.names import NANO_FOLDER
 from dgemma_cli.engine import probe, rates
 
 SCHEMA = json.loads((files("dgemma_cli.bench") / "schema.json").read_text())
-Run = Callable[..., tuple[int, str, str]]
 
 
 def validate(document: Any) -> dict[str, Any]:
@@ -33,22 +34,12 @@ def validate(document: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+def dgemma(dgemma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """``dgemma bench``, where no models are."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("DGEMMA_MODEL", raising=False)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     monkeypatch.setattr(rates, "_PRODUCTS", 2)
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["bench", *arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return partial(dgemma, "bench")
 
 
 @pytest.fixture

@@ -10,35 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_fixtures import Run
 
 from dgemma_cli.__main__ import main
 from dgemma_cli.commands import check as command
 from dgemma_cli.machine import Gpu, Machine, User
 from dgemma_cli.weights.published import NETWORK
 
-Run = Callable[..., tuple[int, str, str]]
 GB = 10**9
 
 
 @pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+def dgemma(dgemma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """``dgemma check``, where no models are."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("DGEMMA_MODEL", raising=False)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["check", *arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return partial(dgemma, "check")
 
 
 def gpu(gigabytes: float, index: int = 0) -> Gpu:

@@ -29,14 +29,6 @@ def recording(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(
     ("name", "beginning"),
     [("run.svg", b"<svg "), ("run.html", b"<!doctype html>"), ("run.cast", b'{"version": 2'), ("run.GIF", b"GIF89a")],

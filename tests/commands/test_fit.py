@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_fixtures import Outcome, Run
 
 from dgemma_cli import memory
 from dgemma_cli.__main__ import main
@@ -31,27 +32,19 @@ from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.recipe import Recipe, recipe
 
-Run = Callable[..., tuple[int, str, str]]
 NANO = Path(memory.__file__).parent / "nano"
 GB = 10**9
 
 
 @pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def dgemma(dgemma: Run) -> Run:
+    """A question to nano on the CPU."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(
-            ["run", "-m", "nano", "--device", "cpu", "--seed", "1", *arguments, "What is the capital of France?"]
-        )
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
+    def run(*arguments: str) -> Outcome:
+        asked = ("-m", "nano", "--device", "cpu", "--seed", "1", *arguments, "What is the capital of France?")
+        return dgemma("run", *asked)
 
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return run
 
 
 def between(one: Recipe, other: Recipe) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fake_hub import FakeHub, Fault
-from hub_fixtures import Run
+from command_fixtures import Run
 from huggingface_hub import snapshot_download
 
 from dgemma_cli.catalog import cache

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, FakeHub, Fault
-from hub_fixtures import Run
+from command_fixtures import Run
 from huggingface_hub import constants
 
 from dgemma_cli.catalog import cache, download

@@ -9,31 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_fixtures import Run
 
 from dgemma_cli.__main__ import main
 from dgemma_cli.weights import writer
 from dgemma_cli.weights.shards import read_folder
 
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def dgemma(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = main(["quantize", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
-
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+def dgemma(dgemma: Run) -> Run:
+    """``dgemma quantize``."""
+    return partial(dgemma, "quantize")
 
 
 def test_nano(dgemma: Run, tmp_path: Path) -> None:

@@ -41,15 +41,6 @@ def session(monkeypatch: pytest.MonkeyPatch) -> ScriptedSession:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DGEMMA_DEBUG", "0")  # so that what --debug sets is taken back
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def dgemma(session: ScriptedSession, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(

@@ -23,14 +23,9 @@ pytestmark = pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reaso
 
 
 @pytest.fixture(autouse=True)
-def _process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DGEMMA_DEBUG", "0")
+def _process_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 def test_the_same_seed_gives_the_same_text_in_every_form(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

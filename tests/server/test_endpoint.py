@@ -10,22 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from command_fixtures import Outcome, Run
 from fake_vllm import FakeVllm, fake_vllm
 from running import Running, running
 
 from dgemma_cli.__main__ import main
 from dgemma_cli.commands import loading
 from dgemma_cli.terminal.environment import Environment
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -35,10 +26,9 @@ def vllm() -> Iterator[FakeVllm]:
 
 
 @pytest.fixture
-def dgemma(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def dgemma(monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command in this process. Nothing may be loaded."""
     monkeypatch.setattr(loading, "load_session", lambda *_: pytest.fail("the model was loaded here"))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: str, variables: Mapping[str, str] | None = None) -> Outcome:
         out, err = io.BytesIO(), io.BytesIO()
@@ -56,9 +46,7 @@ def dgemma(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         monkeypatch.setattr(Environment, "current", lambda: environment)
         return Outcome(main(["run", *arguments]), out.getvalue().decode(), err.getvalue().decode())
 
-    yield run
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return run
 
 
 def test_the_answer_and_what_was_asked(dgemma: Run, vllm: FakeVllm) -> None:

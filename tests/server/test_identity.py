@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from identities import identity
 
 from dgemma_cli import __version__
 from dgemma_cli.server.identity import Identity, Wanted, decisive, fingerprint
@@ -21,24 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path) -> Identity:
-    return Identity(
-        name="nano",
-        folder=str(folder),
-        fingerprint=fingerprint(folder),
-        device="cuda",
-        dtype="bfloat16",
-        auto_device=True,
-        auto_dtype=False,
-        fit="auto",
-        fitted="as stored",
-        room=10,
-        context=20,
-        limited=False,
-        pid=1,
-        version=__version__,
-        prefix=sys.prefix,
-        settings=decisive({}),
-    )
+    return identity(folder, {}, device="cuda", dtype="bfloat16", auto_dtype=False)
 
 
 @pytest.mark.parametrize(

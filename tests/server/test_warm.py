@@ -18,6 +18,7 @@ from typing import Any
 
 import pexpect
 import pytest
+from identities import identity
 from running import Running, running
 
 from dgemma_cli import __version__
@@ -151,25 +152,7 @@ class _Vanishing(BaseHTTPRequestHandler):
 
 @contextmanager
 def vanishing(runtime: Path) -> Iterator[None]:
-    identity = Identity(
-        name="nano",
-        folder=str(NANO.resolve()),
-        fingerprint=fingerprint(NANO),
-        device="cpu",
-        dtype="float32",
-        auto_device=True,
-        auto_dtype=True,
-        fit="auto",
-        fitted="as stored",
-        room=10,
-        context=20,
-        limited=False,
-        pid=1,
-        version=__version__,
-        prefix=sys.prefix,
-        settings=decisive(os.environ),
-    )
-    handler = type("Handler", (_Vanishing,), {"identity": identity})
+    handler = type("Handler", (_Vanishing,), {"identity": identity(NANO, os.environ)})
     path = places.own_folder(runtime) / "1.sock"
     with socketserver.ThreadingUnixStreamServer(str(path), handler) as server:
         server.daemon_threads = True
