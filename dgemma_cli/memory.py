@@ -143,23 +143,26 @@ def of_checkpoint(checkpoint: Checkpoint, dtype: str = "bfloat16", recipe: Recip
     return _footprint(checkpoint.config, plan, dtype)
 
 
-@lru_cache  # a plan has up to 47,000 tensors
+@lru_cache
 def of_scheme(config: ModelConfig, scheme: Scheme, dtype: str = "bfloat16") -> Footprint:
     """Of a checkpoint that is not here, by its configuration alone."""
-    return _footprint(config, make_plan(config, scheme, lambda _: None), dtype)
+    # One expert is counted for all that are like it: they have nearly all of the 47,000 tensors.
+    return _footprint(config, make_plan(config, scheme, lambda _: None, one_expert=True), dtype, config.num_experts)
 
 
-def _footprint(config: ModelConfig, plan: Plan, dtype: str) -> Footprint:
+def _footprint(config: ModelConfig, plan: Plan, dtype: str, alike: int = 1) -> Footprint:
+    """alike: for how many experts each that is stored by itself stands."""
     weights = 0
     experts = [0] * len(config.layers)
     for slot in plan.slots:
         if slot.target:
             plain = slot.part.dtypes == PLAIN_DTYPES
             size = prod(slot.shape) * (_ITEM_BYTES[dtype] if plain else _PACKED_BYTES[slot.part.dtypes[0]])
-            weights += size
             _, _, layer, module, *_ = (*slot.target.split(".", 4), "", "", "")
             if module == "experts":
+                size *= alike if slot.place else 1
                 experts[int(layer)] += size
+            weights += size
     largest = rows = 0
     for spec in plan.packed.values():
         if isinstance(spec, PackedExpertsSpec):

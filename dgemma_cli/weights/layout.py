@@ -99,20 +99,22 @@ class Plan:
 DtypeOf = Callable[[str], str | None]
 
 
-def make_plan(config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> Plan:
-    """The plan of a checkpoint of this configuration and scheme.
+def make_plan(config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf, one_expert: bool = False) -> Plan:
+    """The plan of a checkpoint of this configuration and scheme. one_expert: of those that are stored one by one, all
+    of which are alike, it holds the first of each layer.
 
     dtype_of: the stored dtype of a tensor, None if there is none; it decides only between equal layouts: experts stored
     one by one or fused, and the number format of INT4 scales. Raises CheckpointError if the scheme cannot be met.
     """
-    return _Planner(config, scheme, dtype_of).run()
+    return _Planner(config, scheme, dtype_of, one_expert).run()
 
 
 class _Planner:
-    def __init__(self, config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf) -> None:
+    def __init__(self, config: ModelConfig, scheme: Scheme, dtype_of: DtypeOf, one_expert: bool) -> None:
         self.config = config
         self.scheme = scheme
         self.dtype_of = dtype_of
+        self.one_expert = one_expert
         self.plan = Plan()
 
     def run(self) -> Plan:
@@ -241,7 +243,7 @@ class _Planner:
         elif not alone:
             self._plain(f"{theirs}gate_up_proj", (count, 2 * inner, hidden), f"{ours}.gate_up_proj")
             self._plain(f"{theirs}down_proj", (count, hidden, inner), f"{ours}.down_proj")
-        for expert in range(count):
+        for expert in range(1 if self.one_expert else count):
             for name, form, rows, columns, where, stacked in (
                 ("gate_proj", gate_up, inner, hidden, "gate_up", 0),
                 ("up_proj", gate_up, inner, hidden, "gate_up", 1),

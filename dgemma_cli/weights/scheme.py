@@ -6,9 +6,10 @@ Imports no torch. Anything not understood is refused by its name, since weights 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,18 +46,19 @@ class Scheme:
 
     def format_of(self, module: str, kind: Kind = "Linear") -> Format | None:
         """The format of the matrix called ``module`` in the checkpoint; None if it is plain."""
-        if any(_matches(module, pattern) for pattern in self.ignore):
+        if any(match(module) for match in _matches(self.ignore)):
             return None
         for group in self.groups:
-            if any(target == kind or _matches(module, target) for target in group.targets):
+            if kind in group.targets or any(match(module) for match in _matches(group.targets)):
                 return group.format
         return None
 
 
-def _matches(module: str, pattern: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.match(pattern[3:], module) is not None
-    return fnmatchcase(module, pattern)
+@lru_cache  # a network has 12,000 modules
+def _matches(patterns: tuple[str, ...]) -> tuple[Callable[[str], object], ...]:
+    """Whether a module's name is one of a pattern's, for each of the patterns."""
+    found = (pattern[3:] if pattern.startswith("re:") else translate(pattern) for pattern in patterns)
+    return tuple(re.compile(pattern).match for pattern in found)
 
 
 def read_scheme(folder: Path | None, config: Mapping[str, Any]) -> Scheme:

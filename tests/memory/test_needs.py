@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import make_synthetic
@@ -14,8 +15,9 @@ import torch
 from synthetic_tensors import FORMATS, FULL
 
 from dgemma_cli import memory
+from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.cache import SLACK, KVCache
-from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.model.config import ModelConfig, read_json
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.static_cache import Pool, StaticCache
 from dgemma_cli.weights.loader import load_model
@@ -70,6 +72,21 @@ def test_weights_are_those_of_the_loaded_model(tmp_path: Path, form: str, dtype:
     else:
         held = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
     assert memory.of_folder(folder, dtype).weights == held
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_configuration_tells_what_the_files_tell(tmp_path: Path, form: str) -> None:
+    """Without the files one expert is counted for all."""
+    folder = raw_files.checkpoint(tmp_path, form)
+    config, scheme = ModelConfig.from_folder(folder), read_scheme(folder, read_json(folder / "config.json"))
+    assert memory.of_scheme(config, scheme) == memory.of_folder(folder)
+
+
+def test_experts_that_are_not_alike_are_refused_before_they_are_fetched() -> None:
+    scheme = CHECKPOINTS["diffusiongemma:nvfp4"].scheme
+    last = f"*.layers.29.experts.{NETWORK.num_experts - 1}.up_proj"
+    with pytest.raises(CheckpointError, match="some experts are packed and some are not"):
+        memory.of_scheme(NETWORK, replace(scheme, ignore=(*scheme.ignore, last)))
 
 
 def test_largest_packed_matrix(tmp_path: Path) -> None:
