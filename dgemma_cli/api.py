@@ -10,7 +10,7 @@ from dgemma_cli import memory
 from dgemma_cli.catalog.resolve import resolve
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
-from dgemma_cli.fit import TRIVIAL, Fit, FitPlan, parse_fit, plan, room_for_experts, work_on
+from dgemma_cli.fit import TRIVIAL, Fit, FitPlan, parse_fit, place_of, plan, work_on
 from dgemma_cli.machine import look
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 
@@ -71,23 +71,19 @@ def _way(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, c
     Raises OutOfMemory, or NoDevice where memory is not told and must be known.
     """
     machine = look(gpus_too=device != "cpu")
-    index = int(device.partition(":")[2] or 0)
-    gpu = next((each for each in machine.gpus if each.index == index), None) if device != "cpu" else None
+    place = place_of(machine, device)
+    gpu, kind, room = place.gpu, place.kind, place.room
     if device != "cpu" and gpu is None:
         if fit == "off":
             return None
         raise NoDevice(f"The free memory of {device} is not known: {machine.no_gpu}", "Load it with fit='off'.")
-    kind: memory.Kind = "cpu" if gpu is None else "cuda"
-    room = machine.free if gpu is None else gpu.free
     footprint_of = partial(memory.of_checkpoint, checkpoint, "float32" if dtype == "float32" else "bfloat16")
     stored = footprint_of()
     context = min(context, stored.config.max_context)
     work = work_on(memory.USUAL, machine, gpu, stored.config, stored.dtype)
 
     def attempt(fit: Fit) -> FitPlan | None:
-        return plan(
-            lambda recipe: footprint_of(recipe=recipe), context, kind, room, room_for_experts(machine, gpu), fit, work
-        )
+        return plan(lambda recipe: footprint_of(recipe=recipe), context, place, fit, work)
 
     found = attempt(fit)
     if found is not None:

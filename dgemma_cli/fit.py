@@ -80,22 +80,49 @@ class FitPlan:
         return not (self.packed or self.offloaded)
 
 
-def plan(
-    footprint_of: Callable[[Recipe], Footprint],
-    context: int,
-    kind: Kind,
-    room: int,
-    host_room: int,
-    fit: Fit,
-    work: Work = USUAL,
-) -> FitPlan | None:
-    """The first way in which ``context`` tokens fit into ``room`` bytes of the device; None if there is none.
-
-    footprint_of: of the model packed anew; may raise CheckpointError if it cannot be packed so. host_room: bytes of the
-    host's memory for experts, 0 where that is no other memory. On a CPU, "auto" changes nothing.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model runs: a GPU, or the CPU. room: its free bytes; host_room: bytes of the host's memory that experts
+    may take, 0 where that is no other memory.
     """
-    if not isinstance(fit, str):
-        room = min(room, fit)
+
+    gpu: Gpu | None
+    room: int
+    host_room: int
+
+    @property
+    def kind(self) -> Kind:
+        """Of device."""
+        return "cpu" if self.gpu is None else "cuda"
+
+    def __str__(self) -> str:
+        """As torch calls it."""
+        return "cpu" if self.gpu is None else f"cuda:{self.gpu.index}"
+
+
+def place_of(machine: Machine, device: str) -> Place:
+    """What ``device`` means on a machine, "auto" the GPU with the most free memory; the CPU where there is no such GPU.
+    """
+    gpu = None
+    if device == "auto":
+        gpu = max(machine.gpus, key=lambda gpu: gpu.free, default=None)
+    elif device != "cpu":
+        index = int(device.partition(":")[2] or 0)
+        gpu = next((gpu for gpu in machine.gpus if gpu.index == index), None)
+    if gpu is None:
+        return Place(None, machine.free, 0)
+    return Place(gpu, gpu.free, 0 if gpu.unified else machine.free - _HOST)
+
+
+def plan(
+    footprint_of: Callable[[Recipe], Footprint], context: int, place: Place, fit: Fit, work: Work = USUAL
+) -> FitPlan | None:
+    """The first way in which ``context`` tokens fit; None if there is none.
+
+    footprint_of: of the model packed anew; may raise CheckpointError if it cannot be packed so. On a CPU, "auto"
+    changes nothing.
+    """
+    kind, room = place.kind, place.room if isinstance(fit, str) else min(place.room, fit)
     changes = fit != "off" and not (fit == "auto" and kind == "cpu")
     stored = footprint = footprint_of(AS_STORED)
     for tried, footprint in _distinct(footprint_of, _RUNGS if changes else _RUNGS[:1]):
@@ -107,15 +134,10 @@ def plan(
         return None
     for offloaded in range(_FEWEST, len(footprint.config.layers) + 1):
         needs = footprint.needs(context, kind, offloaded, work)
-        if needs.total <= room and needs.host <= host_room:
+        if needs.total <= room and needs.host <= place.host_room:
             longest = footprint.longest_context(room, kind, offloaded, work)
             return FitPlan(tried, offloaded, _told(stored, footprint), needs, longest)
     return None
-
-
-def room_for_experts(machine: Machine, gpu: Gpu | None) -> int:
-    """Bytes of the host's memory that experts may take, 0 where that is no other memory than the device's."""
-    return 0 if gpu is None or gpu.unified else machine.free - _HOST
 
 
 def work_on(work: Work, machine: Machine, gpu: Gpu | None, config: ModelConfig, dtype: str) -> Work:

@@ -10,8 +10,8 @@ from typing import Any
 from dgemma_cli import memory
 from dgemma_cli.commands.units import size
 from dgemma_cli.errors import DgemmaError, DiskError, NoDevice, OutOfMemory
-from dgemma_cli.fit import Fit, FitPlan, plan, room_for_experts, work_on
-from dgemma_cli.machine import Gpu, Machine
+from dgemma_cli.fit import Fit, FitPlan, Place, place_of, plan, work_on
+from dgemma_cli.machine import Machine
 from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.terminal.untrusted import visible
@@ -191,11 +191,9 @@ def judge(
 
     Where there is no GPU a large model is not put on the CPU unasked.
     """
-    gpu = _chosen(machine, device)
-    kind: Kind = "cuda" if gpu is not None else "cpu"
-    room, where = (gpu.free, f"cuda:{gpu.index}") if gpu is not None else (machine.free, "cpu")
+    place = place_of(machine, device)
+    gpu, kind, room = place.gpu, place.kind, place.room
     allowed = room if isinstance(fit, str) else min(room, fit)
-    host_room = room_for_experts(machine, gpu)
     table = {
         name: memory.of_scheme(NETWORK, published.scheme).needs(
             context, kind, work=work_on(work, machine, gpu, NETWORK, "bfloat16")
@@ -206,7 +204,7 @@ def judge(
     if subject.name not in table or not subject.download:
         table[subject.name] = subject.footprint.needs(context, kind, work=work)
     needs = table[subject.name]
-    found = plan(subject.footprint_of, context, kind, allowed, host_room, fit, work)
+    found = plan(subject.footprint_of, context, place, fit, work)
     fitting = [name for name, other in table.items() if name != subject.name and other.total <= allowed]
     others = fitting if gpu is not None else []
     problem: DgemmaError | None = None
@@ -218,8 +216,8 @@ def judge(
         cap = "" if allowed == room else f", {size(allowed)} of them allowed by --fit"
         problem = OutOfMemory(
             f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context, {size(room)} are free on "
-            f"{where}{cap}.",
-            _what_else(subject, machine, gpu, context, fit, allowed, host_room, others, work, flags),
+            f"{place}{cap}.",
+            _what_else(subject, machine, replace(place, room=allowed), context, fit, others, work, flags),
         )
     elif subject.download > subject.disk_free:
         problem = DiskError(
@@ -228,18 +226,8 @@ def judge(
             "Make room (dgemma list, dgemma rm), or name another folder: HF_HOME.",
         )
     return Report(
-        subject, machine, context, fit, "" if problem else where, kind, allowed, table, found, others, problem, work
+        subject, machine, context, fit, "" if problem else str(place), kind, allowed, table, found, others, problem, work
     )
-
-
-def _chosen(machine: Machine, device: str) -> Gpu | None:
-    """The GPU that ``device`` means, None for the CPU."""
-    if device == "cpu" or not machine.gpus:
-        return None
-    if device == "auto":
-        return max(machine.gpus, key=lambda gpu: gpu.free)
-    index = int(device.partition(":")[2] or 0)
-    return next((gpu for gpu in machine.gpus if gpu.index == index), None)
 
 
 def _told(fit: Fit) -> str:
@@ -272,17 +260,15 @@ def _asking_less(context: int, work: Work, flags: tuple[str, ...]) -> Iterator[l
 def _what_else(
     subject: Subject,
     machine: Machine,
-    gpu: Gpu | None,
+    place: Place,
     context: int,
     fit: Fit,
-    room: int,
-    host_room: int,
     others: list[str],
     work: Work,
     flags: tuple[str, ...],
 ) -> str:
     """What takes the memory, and what would fit instead: one a line."""
-    kind: Kind = "cuda" if gpu is not None else "cpu"
+    gpu, kind, room = place.gpu, place.kind, place.room
     needs = subject.footprint.needs(context, kind, work=work)
     lines = [
         f"weights {size(needs.weights)}, KV cache {size(needs.cache)}, working memory {size(needs.working)}, "
@@ -291,13 +277,13 @@ def _what_else(
     ]
     if gpu is not None:
         lines += [f"{size(user.used)} are held by {visible(user.name)} ({user.pid})" for user in gpu.users]
-    packed = plan(subject.footprint_of, context, kind, room, host_room, room, work)
+    packed = plan(subject.footprint_of, context, place, room, work)
     if packed is not None:
         option = "auto" if kind == "cuda" and fit == "off" else _told(room)
         lines.append(f"It fits with --fit {option}: {packed}")
 
     def fits(context: int, work: Work) -> bool:
-        return plan(subject.footprint_of, context, kind, room, host_room, fit, work) is not None
+        return plan(subject.footprint_of, context, place, fit, work) is not None
 
     for ways in _asking_less(context, work, flags):
         fitting = next((words for words, tokens, less in ways if fits(tokens, less)), None)

@@ -23,7 +23,7 @@ from dgemma_cli.commands.fitting import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
-from dgemma_cli.fit import parse_fit, plan
+from dgemma_cli.fit import Place, parse_fit, plan
 from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.memory import Work
 from dgemma_cli.sampling.presets import Preset
@@ -241,13 +241,12 @@ def test_every_rung_takes_less(name: str) -> None:
     """Over all rooms: a plan exists from some size on, needs no more than there is, and only gets milder."""
     scheme = CHECKPOINTS[name].scheme
     offloaded, changed = 99, True
+    gpu = Gpu(0, "Fake", 99 * GB, 99 * GB, (8, 9), "580", False, ())
     for gigabytes in (4, 6, 9, 12, 14, 15, 16, 17, 18, 19, 20, 28, 60):
         found = plan(
             lambda recipe: memory.of_scheme(NETWORK, recipe.over(scheme)),
             8192,
-            "cuda",
-            gigabytes * GB,
-            99 * GB,
+            Place(gpu, gigabytes * GB, 99 * GB),
             "auto",
         )
         if found is None:
@@ -265,11 +264,11 @@ def test_a_cpu_changes_nothing_unasked() -> None:
     def footprint_of(recipe: Recipe) -> memory.Footprint:
         return memory.of_scheme(NETWORK, recipe.over(CHECKPOINTS["diffusiongemma:nvfp4"].scheme))
 
-    assert plan(footprint_of, 8192, "cpu", 18 * GB, 0, "auto") is None
-    asked = plan(footprint_of, 8192, "cpu", 18 * GB, 0, 18 * GB)
+    assert plan(footprint_of, 8192, Place(None, 18 * GB, 0), "auto") is None
+    asked = plan(footprint_of, 8192, Place(None, 18 * GB, 0), 18 * GB)
     assert asked is not None
     assert not asked.offloaded
-    assert plan(footprint_of, 8192, "cpu", 5 * GB, 0, 5 * GB) is None  # there is no other memory to put experts
+    assert plan(footprint_of, 8192, Place(None, 5 * GB, 0), 5 * GB) is None  # there is no other memory to put experts
 
 
 def test_imports_no_torch() -> None:
