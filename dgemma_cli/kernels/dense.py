@@ -33,7 +33,8 @@ def packed_linear(x: Tensor, matrix: Matrices, *, planar: bool = False, out: Ten
     if out.stride(1) != 1:
         raise ValueError("the numbers of an output row must lie side by side")
     size, at_once = tile("dense", words.planes), tokens_in_tile("dense", tokens)
-    _linear[(triton.cdiv(words.rows, size.rows), triton.cdiv(tokens, at_once))](
+    # Programs that read the same weights come one after the other, so that a cache smaller than a matrix has them still.
+    _linear[(triton.cdiv(tokens, at_once), triton.cdiv(words.rows, size.rows))](
         x.contiguous() if planar else to_planes(x, words.planes), out, tokens, out.stride(0),
         words.codes, words.codes if words.scale is None else words.scale,
         words.codes if words.factor is None else words.factor,
@@ -52,8 +53,8 @@ def _linear(
     HAS_FACTOR: tl.constexpr, SPAN: tl.constexpr, DIVIDES: tl.constexpr, SUM_FACTOR: tl.constexpr, ROWS: tl.constexpr,
     TOKENS: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
-    column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    column = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     row = tl.minimum(column, OUT - 1)  # one past the end is read as the last one, and not stored
     sums = multiply(
         x_ptr, token, token < tokens, codes_ptr, scale_ptr, row,

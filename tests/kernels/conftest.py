@@ -24,6 +24,30 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _as_side_by_side() -> Iterator[None]:
+    """Kernels are held to what running side by side asks of them."""
+    if not INTERPRETED:
+        yield
+        return
+    pytest.importorskip("triton")
+    from side_by_side import watched
+
+    with watched():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory_holds_no_numbers() -> Iterator[None]:
+    """But NaN, or the largest of its kind. On a GPU some of torch's own operations cannot be told to."""
+    if not INTERPRETED:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _true_bfloat16() -> Iterator[None]:
     """The interpreter keeps bfloat16 as whole numbers: it multiplies matrices of them as such, and cuts float32 short
     where a GPU rounds to the nearest. Here both are as on a GPU.

@@ -31,7 +31,7 @@ def _unpack(
 ):  # fmt: skip
     at = tl.program_id(0) * 16384 + tl.arange(0, 16384)
     scale = unpack.scale_word(tl.load(scales_ptr + tl.program_id(1) + 0 * at), FORM, PTX)
-    tl.store(word_ptr + tl.program_id(1) + 0 * at, scale)
+    tl.store(word_ptr + tl.program_id(1) + 0 * at, scale, mask=at == 0)
     planes = unpack.unpack(tl.load(words_ptr + at), scale, FORM, PTX)
     out = planes_ptr + (tl.program_id(1) * COUNT + at) * PLANES
     for plane in tl.static_range(PLANES):
