@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dgemma_cli import memory
-from dgemma_cli.commands.judging import Subject, judge
+from dgemma_cli.commands.memory_report import Subject, judge
 from dgemma_cli.engine.events import Denoised, PromptEncoded
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from dgemma_cli import __version__
 from dgemma_cli.commands.app import app
-from dgemma_cli.commands.judging import Subject, judge
+from dgemma_cli.commands.memory_report import Subject, judge
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.memory import Work

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dgemma_cli.commands.judging import Report
+from dgemma_cli.commands.memory_report import Report
 from dgemma_cli.commands.serve import AT_REST, REPLIES
 from dgemma_cli.commands.units import size
 from dgemma_cli.memory import Work

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.commands.checks import given
+from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.knobs import (

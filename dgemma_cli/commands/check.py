@@ -18,7 +18,7 @@ from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
 
 if TYPE_CHECKING:
-    from dgemma_cli.commands.judging import Subject
+    from dgemma_cli.commands.memory_report import Subject
 
 
 def check(
@@ -46,8 +46,8 @@ def check(
 
     Exit code 0: it fits; 4: no usable device; 5: not enough memory; 6: not enough room on the disk.
     """
-    from dgemma_cli.commands.fitting import work_of
-    from dgemma_cli.commands.judging import judge
+    from dgemma_cli.commands.before_loading import work_of
+    from dgemma_cli.commands.memory_report import judge
     from dgemma_cli.engine.options import Options
     from dgemma_cli.fit import parse_fit
     from dgemma_cli.machine import look
@@ -73,7 +73,7 @@ def check(
 def _subject(name: str) -> Subject:
     """Raises ModelUnavailable if the model is neither here nor one whose sizes are known."""
     from dgemma_cli.catalog.resolve import resolve
-    from dgemma_cli.commands.judging import Subject
+    from dgemma_cli.commands.memory_report import Subject
     from dgemma_cli.weights.checkpoint import read_checkpoint
     from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 

@@ -19,7 +19,7 @@ from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.fetch_missing import fetch_missing
-from dgemma_cli.commands.fitting import work_of
+from dgemma_cli.commands.before_loading import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, Progress, at, find
 from dgemma_cli.fit import Fit

@@ -22,8 +22,8 @@ def default_model(environment: Environment, quiet: bool, machine: Machine | None
     if len(here) < 2:  # nothing to choose
         return DEFAULT
 
-    from dgemma_cli.commands.judging import Subject, judge
-    from dgemma_cli.commands.verdict import best
+    from dgemma_cli.commands.memory_report import Subject, judge
+    from dgemma_cli.commands.pull_verdict import best
     from dgemma_cli.engine.options import CONTEXT
     from dgemma_cli.machine import look
     from dgemma_cli.weights.published import CHECKPOINTS, NETWORK

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.commands.checks import check_slow, check_speed
+from dgemma_cli.commands.option_checks import check_slow, check_speed
 from dgemma_cli.errors import DiskError, UsageError
 from dgemma_cli.terminal.color_by import ColorBy
 

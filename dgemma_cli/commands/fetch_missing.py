@@ -35,7 +35,7 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
     from dgemma_cli.catalog.pull import pull
     from dgemma_cli.commands.pull import plan_text, planned
     from dgemma_cli.commands.pull_bar import watched
-    from dgemma_cli.commands.verdict import best
+    from dgemma_cli.commands.pull_verdict import best
 
     try:
         plan = planned(best(meaning), environment, quiet)

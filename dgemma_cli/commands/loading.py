@@ -14,7 +14,7 @@ from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.narrator import Language
 
 if TYPE_CHECKING:
-    from dgemma_cli.commands.judging import Report
+    from dgemma_cli.commands.memory_report import Report
     from dgemma_cli.device import Choice
     from dgemma_cli.engine.events import Event
     from dgemma_cli.engine.options import Options
@@ -52,7 +52,7 @@ class Session:
 
     def check_memory(self, options: Options) -> None:
         """Raises OutOfMemory where a conversation's replies with these settings would take more than was free."""
-        from dgemma_cli.commands.fitting import work_of
+        from dgemma_cli.commands.before_loading import work_of
 
         if self.report is not None:
             self.report.check(work_of(options, goes_on=True))
@@ -143,7 +143,7 @@ def load_session(
     Raises ModelUnavailable, CheckpointError, NoDevice, OutOfMemory.
     """
     from dgemma_cli.catalog.resolve import resolve
-    from dgemma_cli.commands.fitting import judge_before_loading
+    from dgemma_cli.commands.before_loading import judge_before_loading
     from dgemma_cli.weights.checkpoint import read_checkpoint
 
     location = resolve(name)

@@ -60,7 +60,7 @@ def pull(
 
     from dgemma_cli.catalog.pull import pull as fetch
     from dgemma_cli.commands.pull_bar import watched
-    from dgemma_cli.commands.verdict import best
+    from dgemma_cli.commands.pull_verdict import best
 
     plan = planned(best(references), environment, quiet, cache_dir)
     if dry_run:
@@ -90,7 +90,7 @@ def planned(reference: Reference, environment: Environment, quiet: bool, cache_d
 
 def plan_text(plan: Plan) -> str:
     """The plan in a few lines."""
-    from dgemma_cli.commands.verdict import verdict
+    from dgemma_cli.commands.pull_verdict import verdict
 
     here = plan.total - plan.to_fetch
     fetch = f"{size(plan.to_fetch)} to fetch" if plan.to_fetch else "all of it is here"
@@ -107,7 +107,7 @@ def plan_text(plan: Plan) -> str:
 
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan for programs. Sizes in bytes."""
-    from dgemma_cli.commands.verdict import verdict
+    from dgemma_cli.commands.pull_verdict import verdict
 
     found = verdict(plan)
     return {

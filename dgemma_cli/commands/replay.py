@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.commands.checks import check_coloring, check_slow, check_speed
+from dgemma_cli.commands.option_checks import check_coloring, check_slow, check_speed
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.color_by import ColorBy
 from dgemma_cli.terminal.environment import Environment

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.commands.checks import check_coloring, check_slow, given
+from dgemma_cli.commands.option_checks import check_coloring, check_slow, given
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing

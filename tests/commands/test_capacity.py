@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dgemma_cli.commands.capacity import MOST_CANVASES, Capacity, capacity, work_of
-from dgemma_cli.commands.judging import Report, Subject, judge
+from dgemma_cli.commands.memory_report import Report, Subject, judge
 from dgemma_cli.commands.serve import AT_REST, REPLIES
 from dgemma_cli.errors import OutOfMemory
 from dgemma_cli.machine import Gpu, Machine

@@ -18,8 +18,8 @@ from command_fixtures import Outcome, Run
 from dgemma_cli import memory
 from dgemma_cli.__main__ import main
 from dgemma_cli.chat.settings import Settings
-from dgemma_cli.commands import conversing, fitting, hosting, loading
-from dgemma_cli.commands.fitting import work_of
+from dgemma_cli.commands import conversing, before_loading, hosting, loading
+from dgemma_cli.commands.before_loading import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
@@ -93,31 +93,31 @@ def test_a_small_model_asks_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def look(**_: object) -> Machine:
         raise AssertionError("the machine was asked")
 
-    monkeypatch.setattr(fitting, "look", look)
+    monkeypatch.setattr(before_loading, "look", look)
     for device in ("auto", "cpu", "cuda"):
-        assert fitting.judge_before_loading("nano", read_checkpoint(NANO), device, "auto", "auto") is None
+        assert before_loading.judge_before_loading("nano", read_checkpoint(NANO), device, "auto", "auto") is None
 
 
 def large(monkeypatch: pytest.MonkeyPatch, *gigabytes: float, host: float = 64) -> Checkpoint:
     """A checkpoint that is not trivial by its files, on a machine made up."""
-    monkeypatch.setattr(fitting, "TRIVIAL", 0)
+    monkeypatch.setattr(before_loading, "TRIVIAL", 0)
     gpus = tuple(
         Gpu(index, "Fake", 100 * GB, int(free * GB), (8, 9), "580", False, ()) for index, free in enumerate(gigabytes)
     )
     why = ("", "") if gpus else ("No NVIDIA driver is loaded.", "Install it.")
-    monkeypatch.setattr(fitting, "look", lambda gpus_too: Machine(gpus, 8, 99 * GB, int(host * GB), "2", "13", *why))
+    monkeypatch.setattr(before_loading, "look", lambda gpus_too: Machine(gpus, 8, 99 * GB, int(host * GB), "2", "13", *why))
     return read_checkpoint(NANO)
 
 
 def test_the_judgement_of_check(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = large(monkeypatch, 0.1, 3)
-    report = fitting.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
+    report = before_loading.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
     assert report is not None
     assert report.plan is not None
     assert (report.device, report.plan.as_stored) == ("cuda:1", True)
     with pytest.raises(OutOfMemory, match=r"m needs .* are free on cuda:0"):
-        fitting.judge_before_loading("m", checkpoint, "cuda", "auto", "auto")
-    on_host = fitting.judge_before_loading("m", checkpoint, "cpu", "auto", "auto")
+        before_loading.judge_before_loading("m", checkpoint, "cuda", "auto", "auto")
+    on_host = before_loading.judge_before_loading("m", checkpoint, "cpu", "auto", "auto")
     assert on_host is not None
     assert on_host.device == "cpu"
 
@@ -132,7 +132,7 @@ def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     copy = 4 * checkpoint.config.canvas_length * checkpoint.config.vocab_size
 
     def working(device: str, work: Work) -> int:
-        report = fitting.judge_before_loading("m", checkpoint, device, "bfloat16", "auto", work)
+        report = before_loading.judge_before_loading("m", checkpoint, device, "bfloat16", "auto", work)
         assert report is not None
         assert report.plan is not None
         return report.plan.needs.working
@@ -141,7 +141,7 @@ def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert working("cpu", Work(replies=8)) == working("cpu", Work(canvases=8))
     assert working("cuda", Work(replies=8)) - working("cuda", Work(replies=6)) == copy
     assert working("cuda", Work(canvases=8)) > working("cuda", Work(canvases=7))
-    report = fitting.judge_before_loading("m", checkpoint, "cuda", "bfloat16", "auto")
+    report = before_loading.judge_before_loading("m", checkpoint, "cuda", "bfloat16", "auto")
     assert report is not None
     assert report.plan is not None
     assert report.most(16, lambda n: Work(canvases=n)) == 16
@@ -160,7 +160,7 @@ def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_chat_holds_settings_against_what_was_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = fitting.judge_before_loading("m", large(monkeypatch, 3), "cuda", "bfloat16", "auto")
+    report = before_loading.judge_before_loading("m", large(monkeypatch, 3), "cuda", "bfloat16", "auto")
     assert report is not None
     room = report.needs(Work(canvases=9, goes_on=True)).total  # enough for their logits to be the most of it
     one: Any = None
@@ -208,11 +208,11 @@ def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_large_model_is_not_put_on_the_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = large(monkeypatch)
-    monkeypatch.setattr("dgemma_cli.commands.judging._SMALL", 0)
+    monkeypatch.setattr("dgemma_cli.commands.memory_report._SMALL", 0)
     with pytest.raises(NoDevice, match="No NVIDIA driver"):
-        fitting.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
-    assert fitting.judge_before_loading("m", checkpoint, "cpu", "auto", "auto") is not None
-    assert fitting.judge_before_loading("m", checkpoint, "cuda", "auto", "auto") is None  # opening it will tell
+        before_loading.judge_before_loading("m", checkpoint, "auto", "auto", "auto")
+    assert before_loading.judge_before_loading("m", checkpoint, "cpu", "auto", "auto") is not None
+    assert before_loading.judge_before_loading("m", checkpoint, "cuda", "auto", "auto") is None  # opening it will tell
 
 
 @pytest.mark.parametrize(
@@ -272,5 +272,5 @@ def test_a_cpu_changes_nothing_unasked() -> None:
 
 
 def test_imports_no_torch() -> None:
-    code = "import sys, dgemma_cli.commands.fitting, dgemma_cli.fit; assert 'torch' not in sys.modules"
+    code = "import sys, dgemma_cli.commands.before_loading, dgemma_cli.fit; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Holding a model against a machine: whether it fits, how it is made to, and what would fit instead."""
+"""What ``dgemma check`` tells: whether a model fits a machine, how it is made to, and what would fit instead."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dgemma_cli.commands.judging import Report, Subject, judge
+from dgemma_cli.commands.memory_report import Report, Subject, judge
 from dgemma_cli.engine.options import CONTEXT, Options
 from dgemma_cli.fit import TRIVIAL, Fit
 from dgemma_cli.machine import look

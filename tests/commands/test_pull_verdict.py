@@ -14,7 +14,7 @@ from dgemma_cli.catalog.names import Reference, parse_hub
 from dgemma_cli.catalog.plan import make_plan
 from dgemma_cli.catalog.pull import pull
 from dgemma_cli.commands.default_model import default_model
-from dgemma_cli.commands.verdict import best, verdict
+from dgemma_cli.commands.pull_verdict import best, verdict
 from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK

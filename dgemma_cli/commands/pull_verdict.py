@@ -1,4 +1,4 @@
-"""Whether a model that is not here yet would fit this machine, and which of several would."""
+"""Whether a model that is to be pulled would fit this machine, and which of several would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dgemma_cli import memory
 from dgemma_cli.catalog.names import Reference, short_name
-from dgemma_cli.commands.judging import Subject, judge
+from dgemma_cli.commands.memory_report import Subject, judge
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.fit import work_on
 from dgemma_cli.machine import Machine, look
