@@ -68,8 +68,7 @@ class Graphs:
         # recording took for it would lie in the recordings' memory for good.
         self._aside = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
-        # A pool that its last graph has left, as when a cache grows, takes no other: this one stays.
-        self._first = self._recorded(lambda: torch.zeros(1, device=device))
+        self._first: torch.cuda.CUDAGraph | None = None
 
     def record(self, work: Run) -> Run:
         # Kernels are compiled and libraries take their workspace in a first run, outside of the recording.
@@ -80,6 +79,8 @@ class Graphs:
                 work()
         finally:  # also where it was interrupted: what is launched next comes behind
             current.wait_stream(self._aside)
+        # A pool that its last graph has left, as when a cache grows, takes no other: this one stays.
+        self._first = self._first or self._recorded(lambda: torch.zeros(1, device=self._device))
         return self._recorded(work).replay
 
     def _recorded(self, work: Run) -> torch.cuda.CUDAGraph:
