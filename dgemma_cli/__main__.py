@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from dgemma_cli.errors import DgemmaError, DiskError, OutOfMemory
+from dgemma_cli.errors import DgemmaError, DiskError, OutOfMemory, UsageError
 from dgemma_cli.terminal.environment import Environment, OutputClosed
 from dgemma_cli.terminal.interrupts import INTERRUPTS, Interrupted
 
@@ -83,12 +84,15 @@ def _settings(tree: Any, arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def report(error: Exception, environment: Environment) -> int:
     """Print ``error`` as a line and a hint on standard error. Returns its exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # Typer's: its message is the help of a group of commands
+        environment.say(str(error))
+        return UsageError.exit_code
     found = _explained(error)
     label = "\x1b[1;31merror:\x1b[0m" if environment.color() else "error:"
     environment.say(f"{label} {found.message}")
     for line in found.hint.splitlines():
         environment.say(f"  {line}")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or isinstance(found, DiskError):  # what may be left for standard output is lost
         _silence()
     return found.exit_code
 
@@ -116,6 +120,7 @@ def _usage(error: Exception) -> DgemmaError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "dgemma"
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    message = re.sub(r"Value error, |, unable to (parse|interpret) .*", "", message)  # pydantic's manner of speaking
     found = DgemmaError(message, f"See: {command} --help")
     found.exit_code = getattr(error, "exit_code", 2)
     return found

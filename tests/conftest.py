@@ -18,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("untimed", deadline=None)  # what a busy machine makes slow is not wrong
 settings.load_profile("untimed")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PYTHONUNBUFFERED", None)  # users have it not, and it hides what is left in buffers
 os.environ["OMP_NUM_THREADS"] = "1"
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, as torch may

@@ -4,17 +4,21 @@ no second list of them. Flags win over variables, variables over the file, the f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from typer.exceptions import TyperException
 
 from dgemma_cli.catalog.names import near_names
+from dgemma_cli.commands.units import seconds
+from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import UsageError
 
 PREFIX = "DGEMMA_"
+_OPTIONS = {entry.name for entry in fields(Options)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,28 @@ def _check(parameter: Any, value: Any, where: str) -> Any:
     if not isinstance(value, str | int | float):
         raise UsageError(f"{where} must be one value, not {value!r:.60}.")
     try:
-        return parameter.get_runtime_param().coerce(value, param=parameter, ctx=None)
+        found = parameter.get_runtime_param().coerce(value, param=parameter, ctx=None)
+        _check_sense(parameter.name, found)
     except TyperException as error:
-        why = error.message.rpartition(": ")[2].removeprefix("Value error, ")
+        why = error.message.rpartition(": ")[2].removeprefix("Value error, ").partition(", unable to")[0]
         raise UsageError(f"{where}: {why}") from None
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from None
+    return found
+
+
+def _check_sense(name: str, value: Any) -> None:
+    """Raises UsageError for what a command would refuse, as far as that hangs on this one setting."""
+    if name in _OPTIONS:
+        Options(**{name: value})
+    elif name == "keep":
+        seconds(value, name)
+    elif name == "fit":
+        from dgemma_cli.fit import parse_fit
+
+        parse_fit(value)
+    elif name == "device" and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise UsageError(f"{value!r} is no device.", "Use auto, cpu, cuda or cuda:N.")
 
 
 def _unknown(file: Path, what: str, name: str, candidates: Any) -> UsageError:

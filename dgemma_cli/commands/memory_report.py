@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from dgemma_cli import memory
+from dgemma_cli.catalog.known import NANO
 from dgemma_cli.commands.units import size
 from dgemma_cli.errors import DgemmaError, DiskError, NoDevice, OutOfMemory
 from dgemma_cli.fit import Fit, FitPlan, Place, place_of, plan, work_on
@@ -295,5 +296,6 @@ def _what_else(
             "On the CPU, which is slow (--device cpu): "
             + _on_the_cpu(subject.footprint.needs(context, "cpu", work=work), machine.free)
         )
-    lines.append("The model that comes along fits anywhere: -m nano")
+    if subject.name != NANO:
+        lines.append("The model that comes along fits anywhere: -m nano")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.sampling.presets import DEFAULT, PRESETS, Preset
 
 CONTEXT = 8192  # tokens of prompt and reply that memory is judged for, where nothing else is asked
+SEEDS = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Options:
             raise UsageError(f"There is no preset {self.preset!r}.", f"Presets: {', '.join(PRESETS)}.")
         check("max_tokens", 1)
         check("seed", 0)
+        if self.seed is not None and self.seed >= SEEDS:
+            raise UsageError(f"seed must be at most {SEEDS - 1}, not {self.seed}.")
         check("steps", 1)
         check("horizon", 1)
         check("t_min", 0, exclusive=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
-from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.options import SEEDS, Options
 from dgemma_cli.errors import UsageError
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET
@@ -19,7 +19,6 @@ Json = Any  # whatever a client sends
 
 _MOST_STEPS = 1024  # so that a request's work is bounded
 _LONGEST_NAME = 200
-_SEEDS = 1 << 63
 
 # Values that ask for what is done anyway. Any other value of these, and any other parameter, is refused.
 _NEUTRAL: dict[str, tuple[Json, ...]] = {
@@ -233,7 +232,7 @@ def _options(given: Mapping[str, Json], own: Mapping[str, Json], bounds: Bounds)
     if len(found) > 1:
         raise wrong("max_completion_tokens", "says another number than max_tokens")
     values: dict[str, Json] = {"max_tokens": found.pop() if found else min(Options().max_tokens, bounds.tokens)}
-    values["seed"] = _integer(given, "seed", _SEEDS - 1, low=0)
+    values["seed"] = _integer(given, "seed", SEEDS - 1, low=0)
     values["preset"] = DEFAULT_PRESET
     most = {"steps": _MOST_STEPS, "best_of": bounds.canvases}
     for key, value in own.items():

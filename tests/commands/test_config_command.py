@@ -71,6 +71,11 @@ def test_a_setting_gives_way_to_flags_it_contradicts(file: Path, asked: list[Req
         ("steps = 2.5", "steps: input should be a valid integer"),
         ('dtype = "half"', "dtype: 'half' is not one of"),
         ("steps = [1]", "must be one value"),
+        ('preset = "fsat"', "preset: there is no preset 'fsat'"),
+        ("[chat]\nt_min = -1", "chat.t_min: t-min must be more than 0"),
+        ('keep = "soon"', "keep: keep must be a time"),
+        ('fit = "tight"', "fit: --fit takes"),
+        ('device = "tpu"', "device: 'tpu' is no device"),
         ("steps = ", "is no toml"),
     ],
 )
@@ -110,7 +115,7 @@ def test_a_variable_that_wins_is_told_when_setting(
     assert "DGEMMA_PRESET is set and wins" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [("stepss", "1"), ("rm.model", "x"), ("steps", "many"), ("chats.steps", "1")])
+@pytest.mark.parametrize("arguments", [("stepss", "1"), ("rm.model", "x"), ("steps", "many"), ("chats.steps", "1"), ("preset", "fsat"), ("seed", "-1")])
 def test_nonsense_is_not_written(file: Path, arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "set", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: ")

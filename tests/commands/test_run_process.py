@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,14 @@ def test_a_full_disk_is_an_error_line(arguments: str) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [[], ["chats"], ["config"]])
+def test_a_group_without_a_command_shows_its_help(arguments: list[str]) -> None:
+    done = scripted(*arguments)
+    helped = scripted(*arguments, "--help")
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", helped.stdout)
+    assert helped.stdout.count(b"\n") > 5
+
+
 def test_closed_streams_are_no_surprise() -> None:
     assert scripted(shell="$DGEMMA run hi <&-").stdout == b"Hello, world.\n"
     assert scripted(shell="$DGEMMA run hi 2>&-").stdout == b"Hello, world.\n"
@@ -78,12 +87,14 @@ def test_closed_streams_are_no_surprise() -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_signal_ends_the_run_and_keeps_what_is_committed(number: int, code: int, flags: list[str]) -> None:
+    said = "Hello, w" + 500 * "orld. "  # more than can be written by then
     process = subprocess.Popen(
         [sys.executable, SCRIPTED, "run", "hi", *flags, "--record", "/dev/null"],
+        bufsize=0,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        env=SLOW,
+        env={**SLOW, "SCRIPT_TEXT": json.dumps(said)},
     )
     assert process.stdout is not None
     if flags:
@@ -95,7 +106,12 @@ def test_a_signal_ends_the_run_and_keeps_what_is_committed(number: int, code: in
     out, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert err == b""
-    assert committed + out == (b"" if flags else b"Hello, w\n")
+    if flags:
+        assert out == b""
+    else:
+        text = (committed + out).decode().removesuffix("\n")
+        assert text + "\n" == (committed + out).decode()
+        assert said.startswith(text) and 8 <= len(text) < len(said) and len(text) % 8 == 0
 
 
 def test_a_signal_while_loading_ends_the_run() -> None:
@@ -115,6 +131,7 @@ def test_a_signal_while_loading_ends_the_run() -> None:
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
     process = subprocess.Popen(
         ["sh", "-c", f"trap '' INT; exec {sys.executable} {SCRIPTED} run hi"],
+        bufsize=0,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env=SLOW,
