@@ -18,7 +18,7 @@ what is missing as wheels; the package itself need not be installed:
     PYTHONPATH=. python3 benchmarks/gpu.py --out "$OUT"
 
 With more time than one call has: ``--sections environment,tests,nvfp4``, then ``--sections bf16,transformers``, then
-``--sections fp8,int4,tiles,memory``; results of the same folder are kept and completed.
+``--sections fp8,int4,tiles,attention,memory``; results of the same folder are kept and completed.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ SECTIONS = {
     "fp8": 90,
     "int4": 90,
     "tiles": 120,
+    "attention": 120,
     "memory": 300,
 }
 
@@ -148,7 +149,7 @@ def table(results: dict[str, Any]) -> str:
         ]
         for row in section.get("kernels", [])[:15]:
             lines.append(f"    {row['us']:>9.1f} us {row['launches']:>6.1f} x  {row['kernel'][:80]}")
-        for row in section.get("tiles", []):
+        for row in [*section.get("tiles", []), *section.get("attention", [])]:
             lines.append(f"    {row}")
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 import gpu_measure as measure
 import torch
 from gpu import write
+from gpu_attention import attention
 from gpu_memory import memory
 from gpu_tiles import tiles
 from gpu_weights import narrow_routing, published, random_model
@@ -93,7 +94,13 @@ def run(name: str, file: Path, dry: bool) -> None:
     bench = Bench(file, dry)
     if dry:
         torch.set_num_threads(1)
-    sections = {"environment": environment, "tests": tests, "transformers": transformers, "tiles": tiles}
+    sections = {
+        "environment": environment,
+        "tests": tests,
+        "transformers": transformers,
+        "tiles": tiles,
+        "attention": attention,
+    }
     if name == "memory":
         memory(bench.put, dry)
     elif name in sections:

@@ -22,7 +22,7 @@ def results(out: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 def test_a_dry_run(tmp_path: Path) -> None:
-    found, table = results(tmp_path, "--sections", "environment,nvfp4,tests,transformers,memory")
+    found, table = results(tmp_path, "--sections", "environment,nvfp4,tests,transformers,attention,memory")
     for name, section in found.items():
         assert "error" not in section, (name, section)
         assert "errors" not in section, (name, section["errors"])
@@ -43,6 +43,9 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert found["tests"]["exit_code"] == 0
     assert " passed" in found["tests"]["summary"]
     assert found["transformers"]["largest_difference"] < 1e-3  # its network has our weights
+    measured = [row for row in found["attention"]["attention"] if row.endswith(" us")]
+    for layer in ("sliding 79 keys", "full 56 keys", "full 116 keys"):
+        assert {f"{layer}, kernels", f"{layer}, torch"} <= {row.partition(":")[0] for row in measured}
     assert found["memory"]["as_stored_plan"] == "as stored"
     assert found["memory"]["as_stored_later_step_ms"] > 0
     assert "floor/step" in table
