@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dgemma_cli.errors import DgemmaError, DiskError, OutOfMemory, UsageError
-from dgemma_cli.terminal.environment import Environment, OutputClosed
+from dgemma_cli.terminal.environment import Environment, OutputClosed, OutputFull
 from dgemma_cli.terminal.interrupts import INTERRUPTS, Interrupted
 
 _CLOSED_PIPE = 141  # as a shell reports a program that SIGPIPE ended
@@ -92,7 +92,7 @@ def report(error: Exception, environment: Environment) -> int:
     environment.say(f"{label} {found.message}")
     for line in found.hint.splitlines():
         environment.say(f"  {line}")
-    if isinstance(error, OSError) or isinstance(found, DiskError):  # what may be left for standard output is lost
+    if isinstance(error, OSError | OutputFull):
         _silence()
     return found.exit_code
 
@@ -135,7 +135,7 @@ def _flush() -> None:
     except BrokenPipeError:
         raise OutputClosed from None
     except OSError as error:
-        raise DiskError(f"Standard output cannot be written: {error.strerror}.") from None
+        raise OutputFull(f"Standard output cannot be written: {error.strerror}.") from None
 
 
 def _silence() -> None:

@@ -71,7 +71,8 @@ def _help(chat: Chat, rest: str) -> None:
     lines = [f"/{name} {command.usage}".ljust(width + 2) + command.help for name, command in COMMANDS.items()]
     lines += [
         "",
-        'Enter sends; Alt-Enter or Ctrl-J begins a new line; a text between two """ may have many.',
-        "// at the beginning sends a text that begins with a slash. Ctrl-C cancels an answer or a line; Ctrl-D leaves.",
+        'Enter sends; Alt-Enter or Ctrl-J begins a new line, as does Enter between two """.',
+        "// at the beginning sends a text that begins with a slash.",
+        "Ctrl-C cancels an answer or a line; Ctrl-D leaves.",
     ]
     chat.environment.write("\n".join(lines) + "\n")

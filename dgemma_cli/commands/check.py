@@ -12,7 +12,8 @@ import typer
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.commands.knobs import BestOfOption, RepairOption
-from dgemma_cli.commands.options import FitOption
+from dgemma_cli.commands.option_checks import check_device
+from dgemma_cli.commands.options import DeviceOption, FitOption
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
@@ -37,6 +38,7 @@ def check(
             show_default=f"{CONTEXT}, or all that a smaller model has",
         ),
     ] = None,
+    device: DeviceOption = "auto",
     fit: FitOption = "auto",
     best_of: BestOfOption = None,
     repair: RepairOption = False,
@@ -52,6 +54,7 @@ def check(
     from dgemma_cli.fit import parse_fit
     from dgemma_cli.machine import look
 
+    check_device(device)
     work = work_of(Options(best_of=best_of, repair=repair))
     wanted = parse_fit(fit)
     subject = _subject(model)
@@ -60,7 +63,7 @@ def check(
         context = min(CONTEXT, most)
     if not 1 <= context <= most:
         raise UsageError(f"context must be from 1 to {most:,} tokens, not {context:,}.")
-    report = judge(subject, look(), context, wanted, work=work, flags=("--best-of", "--context"))
+    report = judge(subject, look(), context, wanted, device, work, flags=("--best-of", "--context"))
     environment = Environment.current()
     if json_output:
         environment.write(json.dumps(report.as_dict(), indent=2) + "\n")

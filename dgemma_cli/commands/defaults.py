@@ -4,7 +4,6 @@ no second list of them. Flags win over variables, variables over the file, the f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from dgemma_cli.catalog.names import near_names
+from dgemma_cli.commands.option_checks import check_device
 from dgemma_cli.commands.units import seconds
 from dgemma_cli.engine.options import Options
-from dgemma_cli.errors import UsageError
+from dgemma_cli.errors import DgemmaError, UsageError
 
 PREFIX = "DGEMMA_"
 _OPTIONS = {entry.name for entry in fields(Options)}
@@ -91,7 +91,7 @@ def _check(parameter: Any, value: Any, where: str) -> Any:
     except TyperException as error:
         why = error.message.rpartition(": ")[2].removeprefix("Value error, ").partition(", unable to")[0]
         raise UsageError(f"{where}: {why}") from None
-    except UsageError as error:
+    except DgemmaError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
     return found
 
@@ -106,8 +106,8 @@ def _check_sense(name: str, value: Any) -> None:
         from dgemma_cli.fit import parse_fit
 
         parse_fit(value)
-    elif name == "device" and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise UsageError(f"{value!r} is no device.", "Use auto, cpu, cuda or cuda:N.")
+    elif name == "device":
+        check_device(value)
 
 
 def _unknown(file: Path, what: str, name: str, candidates: Any) -> UsageError:

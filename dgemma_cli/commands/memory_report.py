@@ -209,7 +209,9 @@ def judge(
     fitting = [name for name, other in table.items() if name != subject.name and other.total <= allowed]
     others = fitting if gpu is not None else []
     problem: DgemmaError | None = None
-    if gpu is None and device == "auto" and subject.footprint.weights > _SMALL:
+    if gpu is None and device not in ("auto", "cpu"):
+        problem = NoDevice(machine.no_gpu or f"There is no GPU {device} here.", machine.remedy or "See: dgemma check")
+    elif gpu is None and device == "auto" and subject.footprint.weights > _SMALL:
         problem = NoDevice(
             machine.no_gpu, f"{machine.remedy}\nOn the CPU, which is slow (--device cpu): {_on_the_cpu(needs, room)}"
         )

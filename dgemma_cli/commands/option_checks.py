@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import typer
 
-from dgemma_cli.errors import UsageError
+from dgemma_cli.errors import NoDevice, UsageError
 from dgemma_cli.terminal.color_by import ColorBy
 
 
@@ -26,6 +27,12 @@ def check_speed(speed: float) -> None:
     """Raise UsageError for what is no speed."""
     if not math.isfinite(speed) or speed <= 0:
         raise UsageError(f"speed must be more than 0, not {speed:g}.")
+
+
+def check_device(device: str) -> None:
+    """Raise NoDevice for what is no name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise NoDevice(f"{device!r} is no device.", "Use auto, cpu, cuda or cuda:N.")
 
 
 def given(context: typer.Context, name: str) -> bool:

@@ -14,6 +14,10 @@ from dgemma_cli.errors import DiskError
 from dgemma_cli.terminal.untrusted import visible
 
 
+class OutputFull(DiskError):
+    """Standard output takes no more; what its buffer holds is lost."""
+
+
 class OutputClosed(Exception):
     """Whoever read standard output has gone (``| head -1``): stop quietly."""
 
@@ -90,7 +94,7 @@ class Environment:
         except BrokenPipeError:
             raise OutputClosed from None
         except OSError as error:
-            raise DiskError(f"Standard output cannot be written: {error.strerror}.") from None
+            raise OutputFull(f"Standard output cannot be written: {error.strerror}.") from None
 
     def say(self, text: str, dim: bool = False) -> None:
         """Write a line to standard error. A standard error that is gone is no reason to stop."""

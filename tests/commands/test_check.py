@@ -117,6 +117,19 @@ def test_plans(dgemma: Run, monkeypatch: pytest.MonkeyPatch, gigabytes: float, w
         assert f"by --fit auto ({plan['text']})" in text
 
 
+def test_a_device_is_asked_for(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, gpu(20), gpu(80, 1))
+    found = [json.loads(dgemma("--json", "--device", name).out)["device"] for name in ("auto", "cuda", "cuda:1", "cpu")]
+    assert found == ["cuda:1", "cuda:0", "cuda:1", "cpu"]
+    code, out, err = dgemma("--device", "cuda:2")
+    assert (code, "cannot run here" in out) == (4, True)
+    assert err.startswith("error: There is no GPU cuda:2 here.")
+    assert dgemma("--device", "tpu")[:2] == (4, "")
+    pretend(monkeypatch)
+    assert dgemma("--device", "cpu").code == 0
+    assert dgemma("--device", "cuda").err.startswith("error: No NVIDIA driver is loaded.")
+
+
 def test_a_host_without_room_for_experts(dgemma: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, gpu(12), host=6)
     code, _, err = dgemma()
