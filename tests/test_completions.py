@@ -169,6 +169,11 @@ def offered(line: str) -> list[str]:
         ("quantize nano --den", ["--dense"]),
         ("quantize n", ["nano"]),
         ("quantize nano n", []),  # the folder to be written
+        ("config set preset f", ["fast"]),
+        ("config set chat.markdown ", ["true", "false"]),
+        ("config set dtype ", ["auto", "bfloat16", "float32"]),
+        ("config set steps ", []),
+        ("config set nothing ", []),
     ],
 )
 def test_offers(line: str, words: list[str]) -> None:

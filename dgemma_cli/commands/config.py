@@ -28,6 +28,17 @@ def _keys(context: typer.Context, args: list[str], incomplete: str) -> list[str]
     return [key for key in defaults.settings(context.find_root().command) if key.startswith(incomplete)]
 
 
+def _values(context: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    """What the setting named before may be, where that is a choice."""
+    try:
+        parameter = _parameter(context, context.params.get("key") or "")
+    except UsageError:
+        return []
+    if parameter.is_flag:
+        return [word for word in ("true", "false") if word.startswith(incomplete)]
+    return [str(item.value) for item in parameter.shell_complete(context, incomplete)]
+
+
 Key = Annotated[
     str,
     typer.Argument(
@@ -81,7 +92,11 @@ def get(context: typer.Context, key: Key) -> None:
 
 
 @config.command("set")
-def set_(context: typer.Context, key: Key, value: Annotated[str, typer.Argument(help="Its value.")]) -> None:
+def set_(
+    context: typer.Context,
+    key: Key,
+    value: Annotated[str, typer.Argument(autocompletion=_values, help="Its value.")],
+) -> None:
     """Write a setting into the file."""
     environment = Environment.current()
     file = settings.config_file(environment.variables)

@@ -59,8 +59,10 @@ class _Line:
                 return False
             inner = command.commands[word]
             self._enter(typer.Context(inner, parent=self._context, info_name=word, resilient_parsing=True))
-        elif len(self._arguments) > 1 or (self._arguments and self._arguments[0].nargs != -1):
-            del self._arguments[0]
+        elif self._arguments:
+            self._context.params[self._arguments[0].name] = word
+            if len(self._arguments) > 1 or self._arguments[0].nargs != -1:
+                del self._arguments[0]
         return True
 
     def next(self, typed: str) -> Iterator[Offer]:
