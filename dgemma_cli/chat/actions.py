@@ -186,7 +186,10 @@ def stats(chat: Chat, rest: str) -> None:
 def record(chat: Chat, rest: str) -> None:
     if not chat.model.tells_steps:
         raise UsageError(f"{chat.model.place} tells no steps, so there is nothing to record.")
-    chat.record = _path("record", rest)
+    path = _path("record", rest)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}.")
+    chat.record = path
     chat.note(f"the next answer is recorded in {chat.record}")
 
 

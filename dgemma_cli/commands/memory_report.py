@@ -131,8 +131,7 @@ class Report:
                 f"{size(self.subject.download)} to fetch"
             )
         where = "the CPU" if self.kind == "cpu" else "a GPU"
-        several = f", {self.work.canvases} canvases side by side" if self.work.canvases > 1 else ""
-        lines += ["", f"on {where}, with {self.context:,} tokens of context{several}"]
+        lines += ["", f"on {where}, with {self.context:,} tokens of context{_besides(self.work)}"]
         rows = dict(self.table)
         if self.plan is not None and not self.plan.as_stored:
             rows[f"  with --fit {_told(self.fit)}"] = self.plan.needs
@@ -218,7 +217,7 @@ def judge(
     elif found is None:
         cap = "" if allowed == room else f", {size(allowed)} of them allowed by --fit"
         problem = OutOfMemory(
-            f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context, {size(room)} are free on "
+            f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context{_besides(work)}, {size(room)} are free on "
             f"{place}{cap}.",
             _what_else(subject, machine, replace(place, room=allowed), context, fit, others, work, flags),
         )
@@ -231,6 +230,13 @@ def judge(
     return Report(
         subject, machine, context, fit, "" if problem else str(place), kind, allowed, table, found, others, problem, work
     )
+
+
+def _besides(work: Work) -> str:
+    """What is asked for beside the usual."""
+    asked = f", {work.canvases} canvases side by side" if work.canvases > 1 else ""
+    asked += f", {work.replies} replies at a time" if work.replies > 1 else ""
+    return asked + (f", {size(work.at_rest)} for caches of recent prompts" if work.at_rest else "")
 
 
 def _told(fit: Fit) -> str:

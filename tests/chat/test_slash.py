@@ -140,6 +140,13 @@ def test_settings_reach_the_engine_and_wrong_ones_change_nothing(going: Talk) ->
     assert going.chat.settings.options.steps is None
 
 
+def test_a_recording_needs_a_folder(going: Talk) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        going.say("/record /no/such/run.jsonl")
+    going.say("hi")
+    assert going.turns == [("hi", "Fine.")]
+
+
 def test_what_there_is_no_memory_for_is_not_set(going: Talk) -> None:
     before = going.chat.settings
     with pytest.raises(OutOfMemory, match="9 GB") as caught:

@@ -80,6 +80,7 @@ def test_by_card() -> None:
 def test_a_refusal_tells_what_to_ask_for(asked: tuple[int, int], hints: list[str]) -> None:
     problem = report(22, *asked).problem
     assert isinstance(problem, OutOfMemory)
+    assert ("replies at a time," in problem.message, "for caches" in problem.message) == (asked[0] > 1, asked[1] > 0)
     told = [line.removeprefix("It fits with ") for line in problem.hint.splitlines() if "fits with" in line]
     assert [line for line in told if "fit" not in line] == hints
 
