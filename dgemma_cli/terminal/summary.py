@@ -62,7 +62,8 @@ def warnings(finish: Finish, commits: Sequence[Commit]) -> list[str]:
         blocks = ", ".join(str(commit.block + 1) for commit in rough)
         noun = "block" if len(rough) == 1 else "blocks"
         steps = max(commit.steps or 0 for commit in rough)
-        found.append(f"{noun} {blocks} of {finish.blocks} did not settle within {steps} steps: read with care")
+        plural = "" if steps == 1 else "s"
+        found.append(f"{noun} {blocks} of {finish.blocks} did not settle within {steps} step{plural}: read with care")
     for commit in commits:
         if commit.trimmed:
             found.append(
