@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels import attention, canvas, dense, gate, grouped, grouping, heads, norms, planes, router, sampler
+from dgemma_cli.kernels import attention, canvas, dense, gate, grouped, grouping, heads, norms, planes, router, rows, sampler
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8
@@ -171,6 +171,13 @@ for _name, (_kv_heads, _dim) in (("sliding", SLIDING), ("full", FULL)):
 def _sampler() -> None:
     temperature, uniform = empty(1, dtype=torch.float32), empty(CANVAS, dtype=torch.float32)
     sampler.sample(empty(CANVAS, VOCAB), CAP, temperature, uniform)
+
+
+@variant("rows")
+def _rows() -> None:
+    with torch.device("meta"):
+        embedding = Int8(1, 1, VOCAB, HIDDEN, torch.float16)
+    rows.unpacked_rows(embedding, slice(4096, 8192))
 
 
 @variant("canvas")

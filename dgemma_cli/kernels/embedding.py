@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,16 @@ class PackedEmbedding(nn.Module):
         tiles = (tile for block in self._blocks(ids) for tile in self.matrix.tiles(0, hidden.dtype, block))
         return whole([F.linear(hidden, tile[0]) for tile in tiles], dim=-1)
 
-    def mean(self, probabilities: Tensor) -> Tensor:
-        """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32."""
+    def mean(self, probabilities: Tensor, unpack: Callable[[Int8, slice], Tensor] | None = None) -> Tensor:
+        """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32.
+
+        unpack: gives some rows of the matrix, [n, hidden] of the embedding's dtype, in place of ``Int8.unpack``.
+        """
         shape = (*probabilities.shape[:-1], self.matrix.columns)
         total = torch.zeros(shape, dtype=torch.float32, device=probabilities.device)
         for block in self._blocks(slice(None)):
-            total += probabilities[..., block].to(self.dtype) @ self.matrix.unpack(0, self.dtype, block)
+            rows = self.matrix.unpack(0, self.dtype, block) if unpack is None else unpack(self.matrix, block)
+            total += probabilities[..., block].to(self.dtype) @ rows
         return total.to(self.dtype)
 
     def _blocks(self, ids: slice) -> Iterator[slice]:

@@ -15,6 +15,7 @@ from dgemma_cli.kernels.gate import gated
 from dgemma_cli.kernels.grouped import routed_products
 from dgemma_cli.kernels.operations import expert_matrices
 from dgemma_cli.kernels.packed import PackedLinear, StackedLinear
+from dgemma_cli.kernels.rows import unpacked_rows
 
 
 class FastOperations:
@@ -57,6 +58,11 @@ class FastOperations:
         if isinstance(embedding, PackedEmbedding):
             return packed_linear(hidden, embedding.matrix)
         return F.linear(hidden, embedding.weight)  # type: ignore[arg-type]
+
+    def mean(self, probabilities: Tensor, embedding: nn.Module) -> Tensor:
+        if isinstance(embedding, PackedEmbedding):
+            return embedding.mean(probabilities, unpacked_rows)
+        return embedding.mean(probabilities)  # type: ignore[no-any-return, operator]
 
 
 def _rows(module: nn.Module) -> int:

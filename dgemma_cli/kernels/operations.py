@@ -85,6 +85,10 @@ class Operations(Protocol):
         """hidden @ W.T for the embedding as head: [N, hidden] -> [N, V]."""
         ...
 
+    def mean(self, probabilities: Tensor, embedding: nn.Module) -> Tensor:
+        """The mean row of the embedding under each distribution: [..., V] -> [..., hidden]."""
+        ...
+
     def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         """Each row over its root mean square, times ``weight`` if there is one."""
         ...

@@ -38,6 +38,9 @@ class PlainOperations:
     def scores(self, hidden: Tensor, embedding: nn.Module) -> Tensor:
         return embedding.scores(hidden)  # type: ignore[no-any-return, operator]
 
+    def mean(self, probabilities: Tensor, embedding: nn.Module) -> Tensor:
+        return embedding.mean(probabilities)  # type: ignore[no-any-return, operator]
+
     def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)

@@ -100,6 +100,10 @@ class FusedModel(Model):
         scores = self.scores(hidden.flatten(0, -2))  # one row a position, also of several canvases
         return scores.float().div_(cap).tanh_().mul_(cap).view(*hidden.shape[:-1], -1)
 
+    def expected_embedding(self, probabilities: Tensor) -> Tensor:
+        with on(self.device):
+            return self.operations.mean(probabilities, self.embed_tokens) * self._embedding_scale
+
     def _encode_recorded(self, ids: Tensor, buffers: Buffers) -> None:
         programs = buffers.programs
         if "encode" not in programs:
