@@ -34,7 +34,8 @@ def where(context: typer.Context, server: bool, keep: str | None, endpoint: str 
         flags = {"server": "--server", "keep": "--keep", "device": "--device", "dtype": "--dtype", "yes": "--yes"}
         local = [flag for name, flag in flags.items() if given(context, name)]
         if local:
-            raise UsageError(f"{' and '.join(local)} mean this machine, but {endpoint} is to write.")
+            mean = "means" if len(local) == 1 else "mean"
+            raise UsageError(f"{' and '.join(local)} {mean} this machine, but {endpoint} is to write.")
         return Where(False, None, endpoint)
     if keep is not None:
         seconds(keep, "keep")
