@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from nano_data import Split, mixture
-from nano_jobs import Sample
+from nano_sample import Sample
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -103,22 +103,38 @@ def _rest(row: tuple[list[int], list[int], int], canvas: int) -> int:
 
 
 def batches(
-    tokens: Tokens, canvas: int, size: int, seed: int, skip: int, whole: float, split: Split = "train"
+    tokens: Tokens,
+    canvas: int,
+    size: int,
+    seed: int,
+    skip: int,
+    whole: float,
+    split: Split = "train",
+    weights: dict[str, float] | None = None,
 ) -> Iterator[Batch]:
     """An endless stream, made chunk by chunk; ``skip`` batches are left out, so that a resumed run goes on.
-    whole: share of the batches with whole canvases.
+    whole: share of the batches with whole canvases. weights: how often each family is drawn, as in ``mixture``.
     """
     per_chunk = 32
     chunk, within = divmod(skip, per_chunk)
     while True:
-        made = _chunk(tokens, canvas, size, per_chunk, seed * 1_000_003 + chunk, whole, split)
+        made = _chunk(tokens, canvas, size, per_chunk, seed * 1_000_003 + chunk, whole, split, weights)
         yield from made[within:]
         chunk, within = chunk + 1, 0
 
 
-def _chunk(tokens: Tokens, canvas: int, size: int, count: int, seed: int, whole: float, split: Split) -> list[Batch]:
+def _chunk(
+    tokens: Tokens,
+    canvas: int,
+    size: int,
+    count: int,
+    seed: int,
+    whole: float,
+    split: Split,
+    weights: dict[str, float] | None,
+) -> list[Batch]:
     rng = random.Random(seed)
-    drawn = list(islice(mixture(split, seed), count * size + 1))
+    drawn = list(islice(mixture(split, seed, weights), count * size + 1))
     rows = []
     for earlier, sample in pairwise(drawn):
         prompt, reply = conversation(sample, earlier, rng)

@@ -17,7 +17,10 @@ import random
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
-from nano_jobs import FAMILIES, Sample
+from nano_jobs import FAMILIES
+from nano_sample import Sample
+from nano_tales import OPEN
+from nano_talk import POEM
 
 Split: TypeAlias = Literal["train", "heldout"]
 HELD_OUT_SHARE = 0.1
@@ -43,6 +46,8 @@ WEIGHTS = {
     "talk": 0.8,
     "beyond": 0.7,
 }
+# With the open families (train_nano.py --open) half of the jobs are tales and poems.
+OPEN_WEIGHTS = {"tale": 18.0, "poem": 9.0}
 
 
 def split_of(sample: Sample) -> Split:
@@ -57,7 +62,7 @@ def split_of(sample: Sample) -> Split:
 def samples(family: str, split: Split, seed: int) -> Iterator[Sample]:
     """An endless stream of one family's samples of one split; the same seed gives the same stream."""
     rng = random.Random(f"{family}/{split}/{seed}")
-    draw = FAMILIES[family]
+    draw = (FAMILIES | OPEN)[family]
     while True:
         sample = draw(rng)
         if split_of(sample) == split:
@@ -65,10 +70,12 @@ def samples(family: str, split: Split, seed: int) -> Iterator[Sample]:
 
 
 def distinct(family: str, split: Split, count: int, seed: int) -> list[Sample]:
-    """``count`` samples with different prompts. Raises ValueError if a family has too few of them."""
-    found: dict[str, Sample] = {}
+    """``count`` different samples: of different prompts, or where a prompt has many answers, of different answers. Raises
+    ValueError if a family has too few of them.
+    """
+    found: dict[tuple[str, str], Sample] = {}
     for tried, sample in enumerate(samples(family, split, seed)):
-        found.setdefault(sample.prompt, sample)
+        found.setdefault((sample.prompt, sample.answer), sample)
         if len(found) == count:
             return list(found.values())
         if tried > 200 * count:
@@ -77,13 +84,15 @@ def distinct(family: str, split: Split, count: int, seed: int) -> list[Sample]:
 
 
 def mixture(split: Split, seed: int, weights: dict[str, float] | None = None) -> Iterator[Sample]:
-    """An endless stream over all families, drawn by weight."""
+    """An endless stream over all families, drawn by weight. With poems among them, small talk has none of its own."""
     chosen = WEIGHTS if weights is None else weights
     names = list(chosen)
     rng = random.Random(f"mixture/{split}/{seed}")
     streams = {name: samples(name, split, seed) for name in names}
     while True:
-        yield next(streams[rng.choices(names, [chosen[name] for name in names])[0]])
+        sample = next(streams[rng.choices(names, [chosen[name] for name in names])[0]])
+        if "poem" not in chosen or sample.answer != POEM:
+            yield sample
 
 
 def main() -> None:

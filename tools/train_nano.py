@@ -22,6 +22,7 @@ import nano_objective
 import torch
 from nano_batches import Batch, Tokens, batches
 from nano_config import config
+from nano_data import OPEN_WEIGHTS, WEIGHTS
 from nano_muon import Muon
 from nano_objective import losses, noised, use_dense_experts
 from torch import Tensor
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=6e-3)
     parser.add_argument("--warm-up", type=int, default=150)
     parser.add_argument("--whole", type=float, default=0.25, help="share of the batches with whole canvases")
+    parser.add_argument("--open", action="store_true", help="also tales and poems, which have many right answers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
@@ -157,7 +159,16 @@ def main() -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{count:,} parameters, {tokens.size} tokens, from step {start} to {arguments.steps}", flush=True)
 
-    stream = batches(tokens, model.config.canvas_length, arguments.batch, arguments.seed, start, arguments.whole)
+    weights = WEIGHTS | (OPEN_WEIGHTS if arguments.open else {})
+    stream = batches(
+        tokens,
+        model.config.canvas_length,
+        arguments.batch,
+        arguments.seed,
+        start,
+        arguments.whole,
+        weights=weights,
+    )
     began, kept = time.monotonic(), []
     for step in range(start, arguments.until or arguments.steps):
         for optimizer in trained:

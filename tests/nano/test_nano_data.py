@@ -7,10 +7,12 @@ import re
 from datetime import date
 from itertools import islice
 
-import nano_jobs
 import pytest
-from nano_data import WEIGHTS, distinct, mixture, samples, split_of
-from nano_jobs import FAMILIES, Sample
+from nano_data import OPEN_WEIGHTS, WEIGHTS, distinct, mixture, samples, split_of
+from nano_jobs import FAMILIES
+from nano_sample import Sample
+from nano_tales import OPEN
+from nano_talk import POEM, TALK
 from nano_words import CAPITALS, MONTHS, OPPOSITES, SLIPS, in_words
 
 MANY = 400
@@ -20,19 +22,20 @@ def drawn(family: str, split: str = "train", seed: int = 3) -> list[Sample]:
     return list(islice(samples(family, split, seed), MANY))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OPEN])
 def test_same_seed_same_samples(family: str) -> None:
     assert drawn(family) == drawn(family)
     assert drawn(family) != drawn(family, seed=4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OPEN])
 def test_training_and_heldout_contents_are_disjoint(family: str) -> None:
     seen = {json.dumps(sample.content) for sample in drawn(family)}
     held = {json.dumps(sample.content) for sample in drawn(family, "heldout")}
     assert held
     assert not seen & held
-    assert not {sample.prompt for sample in drawn(family)} & {sample.prompt for sample in drawn(family, "heldout")}
+    if family in FAMILIES:
+        assert not {sample.prompt for sample in drawn(family)} & {sample.prompt for sample in drawn(family, "heldout")}
 
 
 def test_the_split_looks_at_the_content_and_not_at_the_wording() -> None:
@@ -73,7 +76,18 @@ def test_checkers_accept_the_answer_and_refuse_others(family: str) -> None:
 
 def test_every_family_has_a_weight() -> None:
     assert WEIGHTS.keys() == FAMILIES.keys()
+    assert OPEN_WEIGHTS.keys() == OPEN.keys()
     assert len(FAMILIES) >= 10
+
+
+def test_among_open_poems_there_is_none_to_know_by_heart() -> None:
+    def said(weights: dict[str, float]) -> set[str]:
+        return {sample.answer for sample in islice(mixture("train", 0, weights), MANY) if sample.family == "talk"}
+
+    assert POEM in said({"talk": 1.0})
+    both = said({"talk": 1.0, "poem": 1.0})
+    assert len(both) > 10
+    assert POEM not in both
 
 
 def test_every_fact_is_seen_in_training_in_some_wording() -> None:
@@ -199,5 +213,5 @@ def test_tables_and_stories_keep_what_they_were_given() -> None:
 
 def test_small_talk_shown_in_demonstrations_is_trained() -> None:
     seen = {sample.prompt for sample in islice(samples("talk", "train", 0), 12_000)}
-    plain = {question for questions, _ in nano_jobs._TALK for question in questions}
+    plain = {question for questions, _ in TALK for question in questions}
     assert plain <= seen

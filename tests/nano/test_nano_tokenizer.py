@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nano_batches import render
 from nano_data import mixture
 from nano_jobs import FAMILIES
+from nano_tales import OPEN
 from nano_words import ANIMALS, CITIES, COLOURS, FRUITS, NAMES, THINGS
 from tokenizers import Tokenizer
 
@@ -30,7 +31,7 @@ def test_any_text_comes_back(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text).ids, skip_special_tokens=False) == text
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OPEN])
 def test_jobs_come_back_and_have_no_unknown_or_byte_tokens(family: str) -> None:
     for sample in islice(mixture("heldout", 0, {family: 1.0}), 100):
         for text in (sample.prompt, sample.answer):
