@@ -58,7 +58,7 @@ class _Watch:
     """A line of marks, each where one part ends and another begins."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device, self._cuda = device, device.type == "cuda"
         self._open = [_OUTSIDE]
         self._marks: list[tuple[str, Any]] = []
 
@@ -78,7 +78,7 @@ class _Watch:
     def seconds(self) -> dict[str, float]:
         found = dict.fromkeys(PARTS, 0.0)
         if self._cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         for (part, begun), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
             if part != _OUTSIDE:
                 found[part] += begun.elapsed_time(ended) / 1000 if self._cuda else ended - begun
@@ -89,7 +89,7 @@ class _Watch:
             self._marks.append((self._open[-1], time.perf_counter()))
             return
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))  # of another GPU, it would mark another one's queue
         self._marks.append((self._open[-1], event))
 
 
