@@ -1,10 +1,11 @@
 """Bits moved to where a machine number has them, for a whole tensor at a time: the codes of packed formats as numbers.
 
-Every function takes the memory for its result from a scratch, where the next call overwrites it. What is there is taken
-again as another dtype or shape rather than viewed: that calls nothing of torch, for which threads would queue.
+Results lie in memory that was given, or in a scratch, where the next call overwrites them.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from dgemma_cli.kernels.scratch import Scratch
 
 E4M3_UNIT = 2.0**-8  # what ``e4m3`` gives for 1
-E2M1_UNIT = 2.0**-14  # what ``e2m1`` gives for 1
+E2M1_UNIT = 2.0  # what ``e2m1`` gives for 1
 
 
 def constant(bits: int, dtype: torch.dtype = torch.int16) -> Tensor:
@@ -24,40 +25,52 @@ def constant(bits: int, dtype: torch.dtype = torch.int16) -> Tensor:
     return torch.tensor(bits - (bits >> size - 1 << size), dtype=dtype, device="cpu")
 
 
-def nibbles(codes: Tensor, scratch: Scratch) -> Tensor:
-    """Each nibble in a byte of its own, at its upper end: uint8 [..., m] -> int8 [..., 2 m], a lower nibble first.
+def nibbles(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
+    """Each nibble in a byte of its own, at its upper end. name, shape: of an int16 tensor in the scratch, [..., m], of
+    numbers from 0 to 255. Returns int8 [..., 2 m], a lower nibble first, in the same memory.
 
     On a little-endian machine the first of two bytes is the lower one.
     """
-    *outer, columns = shape = tuple(codes.shape)
-    pair = scratch.take("nibbles", shape, torch.int16).copy_(codes)
-    upper = torch.bitwise_and(pair, _UPPER_NIBBLE, out=scratch.take("upper nibbles", shape, torch.int16))
-    pair.add_(upper, alpha=15).bitwise_left_shift_(_FOUR)  # low + 16 high + 15 * 16 high = low + 256 high
-    return scratch.take("nibbles", (*outer, 2 * columns), torch.int8)
+    pairs = scratch.take(name, shape, torch.int16)
+    upper = torch.bitwise_and(pairs, _UPPER_NIBBLE, out=scratch.take("upper nibbles", shape, torch.int16))
+    # low + 16 high + 15 * 16 high = low + 256 high
+    pairs.add_(upper, alpha=15).bitwise_left_shift_(_FOUR)
+    return scratch.take(name, (*shape[:-1], 2 * shape[-1]), torch.int8)
 
 
-def e4m3(codes: Tensor, name: str, scratch: Scratch) -> Tensor:
-    """What E4M3 stands for, times E4M3_UNIT: float8_e4m3fn -> float16, exact. The two codes for no number become 480.
+def e4m3(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
+    """What E4M3 stands for, times E4M3_UNIT, exact. name, shape: of an int16 tensor in the scratch, of its bits as
+    numbers of int8. Returns float16 in the same memory. The two codes for no number become 480.
 
     A float16 has one bit of exponent more than E4M3, and its bits in the same order.
     """
-    shape = tuple(codes.shape)
-    bits = scratch.take(name, shape, torch.int16).copy_(codes.view(torch.int8))
-    bits.bitwise_left_shift_(_SEVEN).bitwise_and_(_E4M3_IN_FLOAT16)
+    scratch.take(name, shape, torch.int16).bitwise_left_shift_(_SEVEN).bitwise_and_(_E4M3_IN_FLOAT16)
     return scratch.take(name, shape, torch.float16)
 
 
-def e2m1(codes: Tensor, scratch: Scratch) -> Tensor:
-    """What E2M1 stands for, times E2M1_UNIT: uint8 [..., m], two codes each -> float16 [..., 2 m], exact."""
-    alone = nibbles(codes, scratch)
-    shape = tuple(alone.shape)
-    bits = scratch.take("e2m1", shape, torch.int16).copy_(alone)
-    bits.bitwise_left_shift_(_FIVE).bitwise_and_(_E2M1_IN_FLOAT16)
-    return scratch.take("e2m1", shape, torch.float16)
+def e2m1(words: Tensor, scratch: Scratch) -> Tensor:
+    """What E2M1 stands for, times E2M1_UNIT, exact but for the sign of a zero. words: int32 [..., m], four codes each,
+    the first in the lowest bits. Returns int8 [..., 4 m].
+    """
+    *outer, columns = words.shape
+    found = scratch.take("e2m1", (words.numel(),), torch.int32)
+    torch.index_select(_fours(words.device), 0, words.view(-1), out=found)
+    return scratch.take("e2m1", (*outer, 4 * columns), torch.int8)
+
+
+@cache
+def _fours(device: torch.device) -> Tensor:
+    """For 16 bits the four bytes that they stand for, as one int32: to look four values up takes less than to move
+    the bits of each. [65536].
+    """
+    words = torch.arange(2**16, dtype=torch.int32, device="cpu")
+    codes = torch.stack([words >> shift & 15 for shift in (0, 4, 8, 12)], dim=-1)
+    sizes = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8, device="cpu")
+    return torch.cat((sizes, -sizes))[codes].view(torch.int32).flatten().to(device)
 
 
 def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
-    """numbers * scale in float32: [..., m * g] and float32 [..., m, 1], a scale for every g."""
+    """numbers * scale in float32, under "values": [..., m * g] and float32 [..., m, 1], a scale for every g."""
     *outer, columns = shape = tuple(numbers.shape)
     groups = scale.shape[-2]
     values = scratch.take("values", shape, torch.float32).copy_(numbers)
@@ -65,7 +78,6 @@ def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
     return values
 
 
-_FOUR, _FIVE, _SEVEN = (constant(places) for places in (4, 5, 7))
+_FOUR, _SEVEN = constant(4), constant(7)
 _UPPER_NIBBLE = constant(0x00F0)
 _E4M3_IN_FLOAT16 = constant(0b1_01111_1110000000)  # a sign, four bits of exponent, three of mantissa
-_E2M1_IN_FLOAT16 = constant(0b1_00011_1000000000)  # a sign, two bits of exponent, one of mantissa

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ class FP8(Packed):
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
 
-    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        codes = e4m3(self.codes[index, :, rows], "codes", scratch)
-        return scaled(codes, self.scale[index, :, rows, :, None] * _PER_UNIT, scratch)
+    def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
+        shape = tuple(self._fetch("codes", indices, rows, scratch, torch.int16, torch.int8).shape)
+        scale = self._fetch("scale", indices, rows, scratch, torch.float32).mul_(_PER_UNIT)
+        return scaled(e4m3("codes", shape, scratch), scratch.take("scale", (*scale.shape, 1), torch.float32), scratch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
 GROUP = 32
-_SIGN = constant(0x80, torch.int8)
+_SIGNS = constant(0x8080)
 _SIXTEENTH = torch.tensor(1 / 16, device="cpu")
 
 
@@ -36,8 +38,10 @@ class Int4(Packed):
             },
         )
 
-    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+    def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
+        pairs = self._fetch("codes", indices, rows, scratch, torch.int16, torch.uint8)
         # A nibble at the upper end of a byte, its highest bit turned over, is 16 * (nibble - 8) as an integer.
-        codes = nibbles(self.codes[index, :, rows].view(torch.uint8), scratch)
-        codes.bitwise_xor_(_SIGN)
-        return scaled(codes, self.scale[index, :, rows, :, None].float().mul_(_SIXTEENTH), scratch)
+        codes = nibbles("codes", tuple(pairs.shape), scratch)
+        pairs.bitwise_xor_(_SIGNS)
+        scale = self._fetch("scale", indices, rows, scratch, torch.float32).mul_(_SIXTEENTH)
+        return scaled(codes, scratch.take("scale", (*scale.shape, 1), torch.float32), scratch)

@@ -6,6 +6,8 @@ its error is 0.6 to 1.4 %; that of FP8 with a scale a row is 2.0 to 2.6 %, that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
 GROUP = 64
+# A byte whose highest bit is turned over is byte - 128 as an integer. On a little-endian machine the lowest bits of an
+# int32 are its first byte's.
 _SIGNS = constant(0x80808080, torch.int32)
 
 
@@ -41,17 +45,14 @@ class Int8(Packed):
 
     def rows_of(self, which: Tensor, dtype: torch.dtype) -> Tensor:
         """Some rows of the only matrix, [n, columns]: as ``unpack`` gives them, without the others."""
-        found = _values(self.codes[0, 0, which], self.scale[0, 0, which], Scratch(self.device))
-        return found.to(dtype)
+        codes, scale = self.codes[0, 0, which].bitwise_xor_(_SIGNS), self.scale[0, 0, which].float()
+        return scaled(codes.view(torch.int8), scale[..., None], Scratch(self.device)).to(dtype)
 
-    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        return _values(self.codes[index, :, rows], self.scale[index, :, rows], scratch)
-
-
-def _values(codes: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
-    """int32 [..., columns / 4] and [..., columns / 64] -> float32 [..., columns], in the scratch."""
-    # A byte whose highest bit is turned over is byte - 128 as an integer. On a little-endian machine the lowest bits of
-    # an int32 are its first byte's.
-    signed = scratch.take("codes", tuple(codes.shape), torch.int32)
-    torch.bitwise_xor(codes, _SIGNS, out=signed)
-    return scaled(signed.view(torch.int8), scale[..., None].float(), scratch)
+    def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
+        stored = self._stored("codes", indices, rows)
+        *outer, columns = shape = len(stored), *stored[0].shape
+        for place, part in zip(scratch.split("codes", shape, torch.int32), stored, strict=True):
+            torch.bitwise_xor(part, _SIGNS, out=place)
+        scale = self._fetch("scale", indices, rows, scratch, torch.float32)
+        codes = scratch.take("codes", (*outer, 4 * columns), torch.int8)
+        return scaled(codes, scratch.take("scale", (*scale.shape, 1), torch.float32), scratch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,19 +43,26 @@ class NVFP4(Packed):
         )
         self.divides = divides
 
-    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        codes, scale = self._parts(index, rows, scratch)
+    def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
+        codes, scale = self._parts(indices, rows, scratch)
         values = scaled(codes, scale, scratch)  # exact: six significant bits at the most
-        matrix_scale = self.matrix_scale[index].view(-1, 1, 1)
-        return values.div_(matrix_scale) if self.divides else values.mul_(matrix_scale)
+        return self._apply_matrix_scale(values, indices)
 
-    def _nearly(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+    def _nearly(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
         """The two scales are multiplied first, which is one pass less over the values."""
-        codes, scale = self._parts(index, rows, scratch)
-        matrix_scale = self.matrix_scale[index].view(-1, 1, 1, 1)
-        return scaled(codes, scale.div_(matrix_scale) if self.divides else scale.mul_(matrix_scale), scratch)
+        codes, scale = self._parts(indices, rows, scratch)
+        return scaled(codes, self._apply_matrix_scale(scale, indices), scratch)
 
-    def _parts(self, index: int, rows: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Codes in their own unit, [stack, n, columns], and for these float32 [stack, n, columns / 16, 1]."""
-        scale = e4m3(self.scale[index, :, rows, :, None], "scales", scratch).float().mul_(_PER_UNIT)
-        return e2m1(self.codes[index, :, rows], scratch), scale
+    def _parts(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Codes in their own unit, [..., n, columns], and for these float32 [..., n, columns / 16, 1]."""
+        shape = tuple(self._fetch("scale", indices, rows, scratch, torch.int16, torch.int8).shape)
+        half = e4m3("scale", shape, scratch)
+        scratch.take("scales", shape, torch.float32).copy_(half).mul_(_PER_UNIT)
+        words = self._fetch("codes", indices, rows, scratch, torch.int32, torch.uint16)
+        return e2m1(words, scratch), scratch.take("scales", (*shape, 1), torch.float32)
+
+    def _apply_matrix_scale(self, to: Tensor, indices: Sequence[int]) -> Tensor:
+        """In place. to: [len(indices), stack, ...]."""
+        found = torch.stack([self.matrix_scale[index] for index in indices])
+        found = found.view(len(indices), self.stack, *[1] * (to.dim() - 2))
+        return to.div_(found) if self.divides else to.mul_(found)

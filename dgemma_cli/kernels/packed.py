@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_cli.kernels import blocked
 from dgemma_cli.kernels.crew import whole
-from dgemma_cli.kernels.reference import gated, routed_experts
+from dgemma_cli.kernels.reference import routed_groups
 from dgemma_cli.kernels.scratch import Scratch, scratch
 
 
@@ -36,6 +37,7 @@ class Packed(nn.Module):
     ) -> None:
         super().__init__()
         self.count, self.stack, self.rows, self.columns = count, stack, rows, columns
+        self._seen: dict[str, tuple[Tensor, tuple[Tensor, ...]]] = {}  # of each buffer, its matrices
         for name, (shape, dtype) in shapes.items():
             self.register_buffer(name, torch.empty(count, stack, *shape, dtype=dtype))
 
@@ -45,50 +47,88 @@ class Packed(nn.Module):
         """
         first, last, _ = rows.indices(self.rows)
         found = torch.empty(self.stack, last - first, self.columns, dtype=dtype, device=self.device)
-        for piece in self._pieces(first, last):
-            found[:, piece.start - first : piece.stop - first] = self._values(index, piece, scratch(self.device))
+        for piece in self._pieces(first, last, 1):
+            found[:, piece.start - first : piece.stop - first] = self._values([index], piece, scratch(self.device))[0]
         return found.flatten(0, 1)
 
-    def tiles(self, index: int, dtype: torch.dtype, rows: slice = slice(None)) -> Iterator[Tensor]:
-        """Matrix ``index`` for a product, some rows of each stored matrix at a time: [stack, n, columns].
+    def tiles(
+        self, indices: Sequence[int], dtype: torch.dtype, rows: slice = slice(None)
+    ) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
+        """Some matrices for products, some rows at a time: for each of ``indices`` those of every stored matrix,
+        [n, columns].
 
         What ``unpack`` gives, but in bfloat16 float32 may have been rounded once more on the way: one value in tens of
         thousands is then the neighbour of what it would be. On a CPU there are as many rows as its caches hold, and a
         tile's memory is that of the next one, of whatever matrix, in the same thread: it is to be used before.
         """
         first, last, _ = rows.indices(self.rows)
-        for piece in self._pieces(first, last):
-            own = scratch(self.device)
+        for piece in self._pieces(first, last, len(indices)):
+            own, name = scratch(self.device), "values"
+            shape = len(indices), self.stack, piece.stop - piece.start, self.columns
             if dtype == torch.float32:
-                yield self._values(index, piece, own)
+                self._values(indices, piece, own)
             else:
-                values = self._nearly(index, piece, own)
-                yield own.take("rounded", tuple(values.shape), dtype).copy_(values)
+                name = "rounded"
+                own.take(name, shape, dtype).copy_(self._nearly(indices, piece, own))
+            matrices = own.split(name, (shape[0] * shape[1], *shape[2:]), dtype)
+            yield tuple(matrices[at : at + self.stack] for at in range(0, len(matrices), self.stack))
 
-    def _pieces(self, first: int, last: int) -> Iterator[slice]:
-        """Rows to unpack at once."""
+    @property
+    def at_once(self) -> int:
+        """How many matrices a tile holds whole, at least one."""
+        return max(1, _TILE // (self.stack * self.rows * self.columns))
+
+    def _pieces(self, first: int, last: int, matrices: int) -> Iterator[slice]:
+        """Rows to unpack at once: equal shares of them, but for the last."""
         size = last - first
-        if self.device.type == "cpu":
-            size = max(1, _TILE // (self.stack * self.columns))
-        for begin in range(first, last, size):
+        if self.device.type == "cpu" and size:
+            size = -(-size // -(-size * matrices * self.stack * self.columns // _TILE))
+        for begin in range(first, last, size or 1):
             yield slice(begin, min(begin + size, last))
 
     @property
     def device(self) -> torch.device:
         return self.codes.device
 
-    def _values(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
-        """Float32 [stack, n, columns], in the scratch: some rows of every stored matrix."""
+    def _stored(self, name: str, indices: Sequence[int], rows: slice, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """What a buffer has for some rows of some matrices, [stack, n, ...] each. dtype: what its bytes are read as."""
+        buffer = self._buffers[name]
+        seen, matrices = self._seen.get(name, (None, ()))
+        if seen is not buffer:
+            matrices = (buffer if dtype is None else buffer.view(dtype)).unbind()
+            self._seen[name] = buffer, matrices
+        found = [matrices[index] for index in indices]
+        return found if rows.stop - rows.start == self.rows else [matrix[:, rows] for matrix in found]
+
+    def _fetch(
+        self,
+        name: str,
+        indices: Sequence[int],
+        rows: slice,
+        scratch: Scratch,
+        dtype: torch.dtype,
+        stored_as: torch.dtype | None = None,
+    ) -> Tensor:
+        """The same as another dtype, [len(indices), stack, n, ...]: in the scratch, under the buffer's name."""
+        parts = self._stored(name, indices, rows, stored_as)
+        shape = len(parts), *parts[0].shape
+        for place, part in zip(scratch.split(name, shape, dtype), parts, strict=True):
+            place.copy_(part)
+        return scratch.take(name, shape, dtype)
+
+    def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
+        """Float32 [len(indices), stack, n, columns], in the scratch: some rows of every stored matrix."""
         raise NotImplementedError
 
-    def _nearly(self, index: int, rows: slice, scratch: Scratch) -> Tensor:
+    def _nearly(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
         """The same, or what takes less time and may be rounded once more."""
-        return self._values(index, rows, scratch)
+        return self._values(indices, rows, scratch)
 
 
-# Values unpacked at once on a CPU: with fewer, calling the operations takes a good part of the time; with more, the
-# caches no longer hold what passes between them.
-_TILE = 2**19
+# Values unpacked at once on a CPU. With fewer, threads that unpack side by side get in each other's way: after each
+# operation they queue for Python, and who has to wait is woken late. With more, the caches no longer hold what passes
+# from one operation to the next.
+_TILE = 2**20
 
 
 class PackedLinear(nn.Module):
@@ -100,8 +140,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., columns] -> [..., rows]."""
-        tiles = self.matrix.tiles(0, x.dtype)
-        return whole([F.linear(x, tile.flatten(0, 1)) for tile in tiles], dim=-1)
+        return whole([F.linear(x, tile) for ((tile,),) in self.matrix.tiles([0], x.dtype)], dim=-1)
 
 
 class StackedLinear(nn.Module):
@@ -126,10 +165,23 @@ class PackedExperts(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
-        return routed_experts(x, weights, experts, self.down.count, self._run)
+        return routed_groups(x, weights, experts, self.down.count, self._run, self.gate_up.at_once)
 
-    def _run(self, expert: int, rows: Tensor) -> Tensor:
-        tiles = self.gate_up.tiles(expert, rows.dtype)
-        inner = whole([gated(F.linear(rows, tile.flatten(0, 1))) for tile in tiles], dim=-1)
-        tiles = self.down.tiles(expert, rows.dtype)
-        return whole([F.linear(inner, tile[0]) for tile in tiles], dim=-1)
+    def _run(self, experts: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
+        inner: list[list[Tensor]] = [[] for _ in experts]
+        for tile in self.gate_up.tiles(experts, rows[0].dtype):
+            for found, x, (gate, up) in zip(inner, rows, tile, strict=True):
+                found.append(_gated(x, gate, up))
+        outer: list[list[Tensor]] = [[] for _ in experts]
+        inputs = [whole(found, dim=-1) for found in inner]
+        for tile in self.down.tiles(experts, rows[0].dtype):
+            for found, x, (matrix,) in zip(outer, inputs, tile, strict=True):
+                found.append(F.linear(x, matrix))
+        return [whole(found, dim=-1) for found in outer]
+
+
+def _gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(x @ gate.T) * (x @ up.T)."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and blocked.available() and not torch.is_grad_enabled():
+        return blocked.gated(x, gate, up)
+    return F.gelu(F.linear(x, gate), approximate="tanh") * F.linear(x, up)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -35,14 +36,35 @@ def routed_experts(
     for its rows, [n, hidden] -> [n, hidden]. Returns [N, hidden]. Each expert runs once, over all of its tokens; the
     host reads how many these are. The members of a crew take an expert each, those with most tokens first.
     """
+
+    def run_all(some: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
+        return [run(expert, own) for expert, own in zip(some, rows, strict=True)]
+
+    return routed_groups(x, weights, experts, count, run_all, 1)
+
+
+def routed_groups(
+    x: Tensor,
+    weights: Tensor,
+    experts: Tensor,
+    count: int,
+    run: Callable[[Sequence[int], Sequence[Tensor]], Sequence[Tensor]],
+    at_once: int,
+) -> Tensor:
+    """The same for a ``run`` that takes up to ``at_once`` experts and the rows of each, and gives their outputs."""
     tokens, top_k = experts.shape
     flat, team = experts.flatten(), current()
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=count).tolist()
-    groups = [group for group in enumerate(torch.split(order // top_k, counts)) if len(group[1])]
-    longest_first = sorted(groups, key=lambda group: len(group[1]), reverse=True)
-    outputs = dict(team.map(lambda group: (group[0], run(group[0], x.index_select(0, group[1]))), longest_first))
-    by_expert = torch.cat([outputs[expert] for expert, _ in groups])
+    rows_of = {expert: rows for expert, rows in enumerate(torch.split(order // top_k, counts)) if len(rows)}
+    longest_first = sorted(rows_of, key=lambda expert: len(rows_of[expert]), reverse=True)
+
+    def run_some(some: Sequence[int]) -> Sequence[Tensor]:
+        return run(some, [x.index_select(0, rows_of[expert]) for expert in some])
+
+    groups = [longest_first[first : first + at_once] for first in range(0, len(longest_first), at_once)]
+    outputs = dict(zip(longest_first, chain.from_iterable(team.map(run_some, groups)), strict=True))
+    by_expert = torch.cat([outputs[expert] for expert in rows_of])
     # Each token gathers its k outputs and sums them in a fixed order, in one pass: the same bits in every run.
     places = order.argsort().view(tokens, top_k)
     share = -(-tokens // team.size)
