@@ -48,6 +48,12 @@ def e4m3(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
     return scratch.take(name, shape, torch.float16)
 
 
+def e4m3_in_bfloat16(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
+    """The same as bfloat16, exact, and in units of 1. Its bits, where bfloat16 has them, are 2^-120 times the number."""
+    scratch.take(name, shape, torch.int16).bitwise_left_shift_(_FOUR).bitwise_and_(_E4M3_IN_BFLOAT16)
+    return scratch.take(name, shape, torch.bfloat16).mul_(_E4M3_PER_BFLOAT16)
+
+
 def e2m1(words: Tensor, scratch: Scratch) -> Tensor:
     """What E2M1 stands for, times E2M1_UNIT, exact but for the sign of a zero. words: int32 [..., m], four codes each,
     the first in the lowest bits. Returns int8 [..., 4 m].
@@ -80,4 +86,6 @@ def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
 
 _FOUR, _SEVEN = constant(4), constant(7)
 _UPPER_NIBBLE = constant(0x00F0)
+_E4M3_IN_BFLOAT16 = constant(0b1_00001111_1110000)
+_E4M3_PER_BFLOAT16 = torch.tensor(2.0**120, dtype=torch.bfloat16, device="cpu")
 _E4M3_IN_FLOAT16 = constant(0b1_01111_1110000000)  # a sign, four bits of exponent, three of mantissa

@@ -28,8 +28,8 @@ class PackedEmbedding(nn.Module):
 
     def scores(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
         """hidden @ W.T, or that for some rows of W: [..., hidden] -> [..., V]."""
-        tiles = (tile for block in self._blocks(ids) for ((tile,),) in self.matrix.tiles([0], hidden.dtype, block))
-        return whole([F.linear(hidden, tile) for tile in tiles], dim=-1)
+        tiles = (tile for block in self._blocks(ids) for (tile,) in self.matrix.tiles([0], hidden.dtype, block))
+        return whole([tile.product(hidden) for tile in tiles], dim=-1)
 
     def mean(self, probabilities: Tensor, unpack: Callable[[Int8, slice], Tensor] | None = None) -> Tensor:
         """The mean row under each distribution: [..., V] -> [..., hidden]. Blocks are added up in float32.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3, scaled
+from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3, e4m3_in_bfloat16, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
@@ -31,6 +31,16 @@ class FP8(Packed):
             columns,
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
+
+    def _fill(
+        self, indices: Sequence[int], rows: slice, scratch: Scratch, dtype: torch.dtype
+    ) -> tuple[str, Sequence[Tensor | None]]:
+        """In bfloat16 the codes as they are, which is exact; the scales are factors of the products."""
+        if dtype != torch.bfloat16:
+            return super()._fill(indices, rows, scratch, dtype)
+        shape = tuple(self._fetch("codes", indices, rows, scratch, torch.int16, torch.int8).shape)
+        e4m3_in_bfloat16("codes", shape, scratch)
+        return "codes", [scale.flatten() for scale in self._stored("scale", indices, rows)]
 
     def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
         shape = tuple(self._fetch("codes", indices, rows, scratch, torch.int16, torch.int8).shape)

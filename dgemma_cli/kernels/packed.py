@@ -7,6 +7,7 @@ the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,23 @@ from torch import Tensor, nn
 
 from dgemma_cli.kernels import blocked
 from dgemma_cli.kernels.crew import whole
-from dgemma_cli.kernels.reference import routed_groups
+from dgemma_cli.kernels.reference import gated, routed_groups
 from dgemma_cli.kernels.scratch import Scratch, scratch
+
+
+class Tile(NamedTuple):
+    """Rows of a matrix for products. stack: [n, columns], those of stacked matrices one below the other; parts: those
+    of each stacked matrix. factor: float32 [n], what the products are to be multiplied by, if they are.
+    """
+
+    stack: Tensor
+    parts: Sequence[Tensor]
+    factor: Tensor | None
+
+    def product(self, x: Tensor) -> Tensor:
+        """x: [..., columns] -> [..., n]."""
+        found = F.linear(x, self.stack)
+        return found if self.factor is None else found.mul_(self.factor)
 
 
 class Packed(nn.Module):
@@ -51,11 +67,8 @@ class Packed(nn.Module):
             found[:, piece.start - first : piece.stop - first] = self._values([index], piece, scratch(self.device))[0]
         return found.flatten(0, 1)
 
-    def tiles(
-        self, indices: Sequence[int], dtype: torch.dtype, rows: slice = slice(None)
-    ) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
-        """Some matrices for products, some rows at a time: for each of ``indices`` those of every stored matrix,
-        [n, columns].
+    def tiles(self, indices: Sequence[int], dtype: torch.dtype, rows: slice = slice(None)) -> Iterator[list[Tile]]:
+        """Some matrices for products, some rows of each stored matrix at a time: a tile for each of ``indices``.
 
         What ``unpack`` gives, but in bfloat16 float32 may have been rounded once more on the way: one value in tens of
         thousands is then the neighbour of what it would be. On a CPU there are as many rows as its caches hold, and a
@@ -63,15 +76,14 @@ class Packed(nn.Module):
         """
         first, last, _ = rows.indices(self.rows)
         for piece in self._pieces(first, last, len(indices)):
-            own, name = scratch(self.device), "values"
-            shape = len(indices), self.stack, piece.stop - piece.start, self.columns
-            if dtype == torch.float32:
-                self._values(indices, piece, own)
-            else:
-                name = "rounded"
-                own.take(name, shape, dtype).copy_(self._nearly(indices, piece, own))
-            matrices = own.split(name, (shape[0] * shape[1], *shape[2:]), dtype)
-            yield tuple(matrices[at : at + self.stack] for at in range(0, len(matrices), self.stack))
+            own, length = scratch(self.device), piece.stop - piece.start
+            name, factors = self._fill(indices, piece, own, dtype)
+            stacks = own.split(name, (len(indices), self.stack * length, self.columns), dtype)
+            parts = own.split(name, (len(indices) * self.stack, length, self.columns), dtype)
+            yield [
+                Tile(stack, parts[at * self.stack : (at + 1) * self.stack], factor)
+                for at, (stack, factor) in enumerate(zip(stacks, factors, strict=True))
+            ]
 
     @property
     def at_once(self) -> int:
@@ -116,6 +128,18 @@ class Packed(nn.Module):
             place.copy_(part)
         return scratch.take(name, shape, dtype)
 
+    def _fill(
+        self, indices: Sequence[int], rows: slice, scratch: Scratch, dtype: torch.dtype
+    ) -> tuple[str, Sequence[Tensor | None]]:
+        """Makes tiles, [len(indices), stack, n, columns]: their name in the scratch, and the factors of each."""
+        name = "values"
+        if dtype == torch.float32:
+            self._values(indices, rows, scratch)
+        else:
+            name, values = "rounded", self._nearly(indices, rows, scratch)
+            scratch.take(name, tuple(values.shape), dtype).copy_(values)
+        return name, [None] * len(indices)
+
     def _values(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> Tensor:
         """Float32 [len(indices), stack, n, columns], in the scratch: some rows of every stored matrix."""
         raise NotImplementedError
@@ -140,7 +164,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., columns] -> [..., rows]."""
-        return whole([F.linear(x, tile) for ((tile,),) in self.matrix.tiles([0], x.dtype)], dim=-1)
+        return whole([tile.product(x) for (tile,) in self.matrix.tiles([0], x.dtype)], dim=-1)
 
 
 class StackedLinear(nn.Module):
@@ -169,19 +193,20 @@ class PackedExperts(nn.Module):
 
     def _run(self, experts: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
         inner: list[list[Tensor]] = [[] for _ in experts]
-        for tile in self.gate_up.tiles(experts, rows[0].dtype):
-            for found, x, (gate, up) in zip(inner, rows, tile, strict=True):
-                found.append(_gated(x, gate, up))
+        for tiles in self.gate_up.tiles(experts, rows[0].dtype):
+            for found, x, tile in zip(inner, rows, tiles, strict=True):
+                found.append(_gated(x, tile))
         outer: list[list[Tensor]] = [[] for _ in experts]
         inputs = [whole(found, dim=-1) for found in inner]
-        for tile in self.down.tiles(experts, rows[0].dtype):
-            for found, x, (matrix,) in zip(outer, inputs, tile, strict=True):
-                found.append(F.linear(x, matrix))
+        for tiles in self.down.tiles(experts, rows[0].dtype):
+            for found, x, tile in zip(outer, inputs, tiles, strict=True):
+                found.append(tile.product(x))
         return [whole(found, dim=-1) for found in outer]
 
 
-def _gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-    """gelu(x @ gate.T) * (x @ up.T)."""
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and blocked.available() and not torch.is_grad_enabled():
-        return blocked.gated(x, gate, up)
-    return F.gelu(F.linear(x, gate), approximate="tanh") * F.linear(x, up)
+def _gated(x: Tensor, tile: Tile) -> Tensor:
+    """gelu(x @ gate.T) * (x @ up.T). tile: rows of both."""
+    fast = x.dtype == torch.bfloat16 and x.device.type == "cpu" and blocked.available()
+    if fast and tile.factor is None and not torch.is_grad_enabled():
+        return blocked.gated(x, *tile.parts)
+    return gated(tile.product(x))

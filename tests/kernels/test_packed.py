@@ -53,9 +53,13 @@ def by_hand(matrix: Packed) -> Tensor:
 
 
 def joined(matrix: Packed, index: int, dtype: torch.dtype) -> Tensor:
-    """All tiles of a matrix."""
-    tiles = [torch.stack(parts) for (parts,) in matrix.tiles([index], dtype)]
-    return torch.cat(tiles, dim=1).flatten(0, 1)
+    """All tiles of a matrix, times their factors in float64 if they have some."""
+    rows = []
+    for (tile,) in matrix.tiles([index], dtype):
+        values = tile.stack.clone() if tile.factor is None else tile.stack.double() * tile.factor[:, None].double()
+        assert torch.equal(torch.cat(list(tile.parts)), tile.stack)
+        rows.append(values.unflatten(0, (matrix.stack, -1)))
+    return torch.cat(rows, dim=1).flatten(0, 1)
 
 
 def spread(found: Tensor, exact: Tensor) -> float:
@@ -89,7 +93,7 @@ def test_tiles_of_bfloat16_are_as_near_as_values_rounded_once(name: str, tile: i
     for index, exact in enumerate(by_hand(matrix)):
         once, found = matrix.unpack(index, torch.bfloat16), joined(matrix, index, torch.bfloat16)
         assert spread(found, exact) <= spread(once, exact) * (1 + 1e-6)
-        apart = found.view(torch.int16).int() - once.view(torch.int16).int()
+        apart = found.bfloat16().view(torch.int16).int() - once.view(torch.int16).int()
         assert apart.abs().max() <= 1  # neighbours
         assert apart.count_nonzero() <= 2
 
@@ -102,6 +106,8 @@ def test_every_code() -> None:
     finite = codes.float().isfinite()
     assert torch.equal(found[finite], codes.double()[finite])
     assert found[~finite].tolist() == [480.0, -480.0]
+    scratch.take("codes", (256,), torch.int16).copy_(codes.view(torch.int8))
+    assert torch.equal(bits.e4m3_in_bfloat16("codes", (256,), scratch).double(), found)
     words, values = torch.arange(2**16, dtype=torch.int32), torch.tensor(E2M1, dtype=torch.float64)
     expected = torch.stack([values[(words >> shift & 15).long()] for shift in (0, 4, 8, 12)], dim=-1).flatten()
     assert torch.equal(bits.e2m1(words, scratch).double() / bits.E2M1_UNIT, expected)
