@@ -13,7 +13,6 @@ from torch import Tensor
 from dgemma_cli.kernels.scratch import Scratch
 
 E4M3_UNIT = 2.0**-8  # what ``e4m3`` gives for 1
-E2M1_UNIT = 2.0  # what ``e2m1`` gives for 1
 
 
 def constant(bits: int, dtype: torch.dtype = torch.int16) -> Tensor:
@@ -55,24 +54,22 @@ def e4m3_in_bfloat16(name: str, shape: tuple[int, ...], scratch: Scratch) -> Ten
 
 
 def e2m1(words: Tensor, scratch: Scratch) -> Tensor:
-    """What E2M1 stands for, times E2M1_UNIT, exact but for the sign of a zero. words: int32 [..., m], four codes each,
-    the first in the lowest bits. Returns int8 [..., 4 m].
-    """
+    """What E2M1 stands for: int32 [..., m], of four codes each, the first in the lowest bits -> float16 [..., 4 m]."""
     *outer, columns = words.shape
-    found = scratch.take("e2m1", (words.numel(),), torch.int32)
+    found = scratch.take("e2m1", (words.numel(),), torch.int64)
     torch.index_select(_fours(words.device), 0, words.view(-1), out=found)
-    return scratch.take("e2m1", (*outer, 4 * columns), torch.int8)
+    return scratch.take("e2m1", (*outer, 4 * columns), torch.float16)
 
 
 @cache
 def _fours(device: torch.device) -> Tensor:
-    """For 16 bits the four bytes that they stand for, as one int32: to look four values up takes less than to move
+    """For 16 bits the four values of float16 that they stand for, as one int64: to look four up takes less than to move
     the bits of each. [65536].
     """
     words = torch.arange(2**16, dtype=torch.int32, device="cpu")
     codes = torch.stack([words >> shift & 15 for shift in (0, 4, 8, 12)], dim=-1)
-    sizes = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12], dtype=torch.int8, device="cpu")
-    return torch.cat((sizes, -sizes))[codes].view(torch.int32).flatten().to(device)
+    sizes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float16, device="cpu")
+    return torch.cat((sizes, -sizes))[codes].view(torch.int64).flatten().to(device)
 
 
 def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:

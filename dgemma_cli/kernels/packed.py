@@ -53,7 +53,8 @@ class Packed(nn.Module):
     ) -> None:
         super().__init__()
         self.count, self.stack, self.rows, self.columns = count, stack, rows, columns
-        self._seen: dict[str, tuple[Tensor, tuple[Tensor, ...]]] = {}  # of each buffer, its matrices
+        # The matrices of each buffer, as some dtype: to take one anew would be one more call that threads queue for.
+        self._seen: dict[tuple[str, torch.dtype | None], tuple[Tensor, tuple[Tensor, ...]]] = {}
         for name, (shape, dtype) in shapes.items():
             self.register_buffer(name, torch.empty(count, stack, *shape, dtype=dtype))
 
@@ -104,11 +105,11 @@ class Packed(nn.Module):
 
     def _stored(self, name: str, indices: Sequence[int], rows: slice, dtype: torch.dtype | None = None) -> list[Tensor]:
         """What a buffer has for some rows of some matrices, [stack, n, ...] each. dtype: what its bytes are read as."""
-        buffer = self._buffers[name]
-        seen, matrices = self._seen.get(name, (None, ()))
+        buffer: Tensor = getattr(self, name)
+        seen, matrices = self._seen.get((name, dtype), (None, ()))
         if seen is not buffer:
             matrices = (buffer if dtype is None else buffer.view(dtype)).unbind()
-            self._seen[name] = buffer, matrices
+            self._seen[name, dtype] = buffer, matrices
         found = [matrices[index] for index in indices]
         return found if rows.stop - rows.start == self.rows else [matrix[:, rows] for matrix in found]
 
