@@ -17,12 +17,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.packed import PackedExperts, PackedLinear, StackedLinear
+from dgemma_cli.model import kernel_choice
 from dgemma_cli.model.blocking import block_weights
 from dgemma_cli.model.cache import KVCache
 from dgemma_cli.model.model import Model
@@ -106,10 +108,16 @@ def compare(form: str, repetitions: int) -> dict[str, float]:
     config["text_config"] |= SIZES
     del config["vision_config"]
     with tempfile.TemporaryDirectory() as folder:
-        packed = load_model(write(Path(folder) / form, config, form), "cpu", "bfloat16")
+        # Laid out for oneDNN a plain weight can no longer be read: that is put off until the twin has it.
+        with patch.object(kernel_choice, "block_weights", lambda model: None):
+            packed = load_model(write(Path(folder) / form, config, form), "cpu", "bfloat16")
     plain = unpacked(packed)
+    block_weights(packed)
     block_weights(plain)
     ours, twin = Stepper(packed), Stepper(plain)
+    difference = float((ours.logits - twin.logits).abs().mean() / twin.logits.abs().mean())
+    if not difference < 0.1:
+        raise SystemExit(f"{form}: these are not the same weights, the logits differ by {difference:.3f} of their size")
     for _ in range(repetitions):
         ours.step()
         twin.step()
@@ -120,7 +128,7 @@ def compare(form: str, repetitions: int) -> dict[str, float]:
         "bf16_step_seconds": statistics.median(twin.wall),
         "ratio": statistics.median(wall),
         "cpu_ratio": statistics.median(cpu),
-        "difference_of_logits": float((ours.logits - twin.logits).abs().mean() / twin.logits.abs().mean()),
+        "difference_of_logits": difference,
     }
 
 
