@@ -281,7 +281,7 @@ def _triton(machine: Machine, patch: pytest.MonkeyPatch) -> None:
 
     def launch(executor: Any, *args: Any, **kwargs: Any) -> Any:
         name = executor.fn.__name__
-        given = list(tensors([args, kwargs]))
+        given = tensors([args, kwargs])
         for each in given:
             if not isinstance(each, GpuTensor):
                 machine.refuse(f"{name} gets memory of the host's ({tuple(each.shape)}, {each.dtype})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -19,14 +19,14 @@ EMPTY = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided
 LIKE = {f"{name}_like" for name in ("empty", "zeros", "ones", "full", "rand", "randn", "randint")} | {
     f"new_{name}" for name in ("empty", "zeros", "ones", "full", "empty_strided")
 }
-# Where torch takes a number of the host's, a tensor without dimensions, beside tensors on a GPU: by
-# TensorIterator::is_cpu_scalar, as far as the CUDA kernel is one of gpu_kernel_with_scalars or the operation takes the
-# number out of the tensor itself.
+# Where torch takes a number of the host's, a tensor without dimensions, beside tensors on a GPU: its CUDA kernels of
+# these are made for it (gpu_kernel_with_scalars), or it takes the number out of the tensor itself. Where others are too,
+# they are to be added here.
 TAKES_NUMBERS = {
-    "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "fill_", "where", "masked_fill", "masked_fill_",
-    "eq", "ne", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_and_", "bitwise_xor", "bitwise_xor_", "bitwise_or",
-    "bitwise_or_", "bitwise_left_shift", "bitwise_left_shift_", "bitwise_right_shift", "bitwise_right_shift_",
-    "maximum", "minimum", "index_put_",
+    name + end
+    for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_or",
+                 "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift", "fill")
+    for end in ("", "_")
 }  # fmt: skip
 # These give views or leave memory alone.
 QUIET = {"_unsafe_view", "lift_fresh", "detach", "alias", "is_pinned", "_reshape_alias"}
@@ -144,14 +144,17 @@ def set_peak_back(machine: Machine) -> None:
     held.most = held.now
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> list[Tensor]:
+    """Those in it, at any depth."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
+        return [value]
+    found: list[Tensor] = []
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, list | tuple | dict):
+            found += tensors(each)
+    return found
 
 
 def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
@@ -179,7 +182,7 @@ def _written(func: Any) -> tuple[frozenset[int], frozenset[str]]:
 def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
     places, names = _written(func)
     found = [each for place, each in enumerate(args) if place in places]
-    return list(tensors(found + [each for name, each in kwargs.items() if name in names]))
+    return tensors(found + [each for name, each in kwargs.items() if name in names])
 
 
 def name_of(func: Any) -> str:
@@ -262,7 +265,7 @@ def compute(
     """
     if getattr(func, "is_view", False) or name in QUIET:
         return func(*args, **kwargs)
-    given = list(tensors([args, dict(kwargs)]))
+    given = tensors([args, dict(kwargs)])
     writes = _rows(name, args) or list(changed)
     machine.launch(stream, name, reads, writes)
     capture = stream.capture
@@ -284,7 +287,7 @@ def compute(
         capture.graph.made[storage_of(each)] = each.untyped_storage()
 
     def again() -> None:
-        for old, new in zip(results, [each for each in tensors(func(*args, **kwargs))][-len(results) :], strict=False):
+        for old, new in zip(results, tensors(func(*args, **kwargs))[-len(results) :], strict=False):
             if old.data_ptr() != new.data_ptr():
                 old.copy_(new)
 

@@ -62,7 +62,7 @@ def reply(events: Sequence[Event]) -> list[int]:
 OPTIONS = {
     "usual": asked(),
     "no drafts": asked(drafts=False, preset="quality"),
-    "best of": asked(best_of=3, preset="fast"),
+    "best of": asked(best_of=2, preset="fast"),
     "held": asked(held={1: 5, 10: 7}, max_tokens=16),
     "repair": asked(repair=True, steps=2, stability=100),
     "repair held": asked(repair=True, steps=2, held={1: 5, 10: 7}, stability=100),
@@ -102,15 +102,15 @@ def test_a_conversation_whose_buffers_grow(
     for turn, more in enumerate((20, 45, 0)):
         both = []
         for session in sessions:
-            left = session.reply(ids, asked(seed=9))
+            left = session.reply(ids, asked(seed=9, steps=2))
             assert any(isinstance(event, Denoised) for event in left)
             left.close()
-            both.append(list(session.reply(ids, asked(seed=turn))))
+            both.append(list(session.reply(ids, asked(seed=turn, steps=2))))
         assert told(both[0]) == told(both[1])
         cached.append(next(event.cached for event in both[0] if isinstance(event, PromptEncoded)))
         ids = [*ids, *reply(both[0]), *range(6, 6 + more % 30), *[8] * (more // 30 * 30)] if more else ids[:40]
     assert max(cached) > 30
-    both = [list(session.fork().reply([*ids, 9], asked(seed=9))) for session in sessions]
+    both = [list(session.fork().reply([*ids, 9], asked(seed=9, steps=2))) for session in sessions]
     assert told(both[0]) == told(both[1])
 
 
@@ -138,7 +138,7 @@ def test_replies_that_take_turns_in_another_thread(gpus: Machine, make: Callable
         finished.append(done)
         return job
 
-    jobs = [job([3, 5, 7 + n], asked(seed=None), None) for n in range(2)]
+    jobs = [job([3, 5, 7 + n], asked(seed=None, max_tokens=8), None) for n in range(2)]
     jobs += [job(PROMPT, asked(), "own"), job(PROMPT, asked(seed=4), None)]
     worker.start()
     for each in jobs:
