@@ -122,6 +122,7 @@ CANDIDATES: dict[str, Policy] = {
     # How sure is sure, and over how many steps it cools.
     "settled reply alone": Policy(Preset(settled_reply=True, horizon=48)),
     "sure 0.2, horizon 4": Policy(_sure(0.2, 4)),
+    "sure 0.2, horizon 16": Policy(_sure(0.2, 16)),
     "sure 0.5, horizon 1": Policy(_sure(0.5, 1)),
     "sure 0.8, horizon 1": Policy(_sure(0.8, 1)),
     "sure 0.5, horizon 8": Policy(_sure(0.5, 8)),

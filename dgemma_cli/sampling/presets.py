@@ -26,7 +26,7 @@ class Preset:
 PRESETS = {
     "reference": Preset(),
     "quality": Preset(settled_reply=True, horizon=48),
-    "balanced": Preset(settled_reply=True, sure=0.2, horizon=4),
+    "balanced": Preset(settled_reply=True, sure=0.2, horizon=48),
     "fast": Preset(settled_reply=True, sure=1.2, horizon=1),
 }
 
