@@ -5,14 +5,13 @@ Results lie in memory that was given, or in a scratch, where the next call overw
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from dgemma_cli.kernels.scratch import Scratch
 
 E4M3_UNIT = 2.0**-8  # what ``e4m3`` gives for 1
+E2M1_UNIT = 2.0**-14  # what ``e2m1`` gives for 1
 
 
 def constant(bits: int, dtype: torch.dtype = torch.int16) -> Tensor:
@@ -53,23 +52,13 @@ def e4m3_in_bfloat16(name: str, shape: tuple[int, ...], scratch: Scratch) -> Ten
     return scratch.take(name, shape, torch.bfloat16).mul_(_E4M3_PER_BFLOAT16)
 
 
-def e2m1(words: Tensor, scratch: Scratch) -> Tensor:
-    """What E2M1 stands for: int32 [..., m], of four codes each, the first in the lowest bits -> float16 [..., 4 m]."""
-    *outer, columns = words.shape
-    found = scratch.take("e2m1", (words.numel(),), torch.int64)
-    torch.index_select(_fours(words.device), 0, words.view(-1), out=found)
-    return scratch.take("e2m1", (*outer, 4 * columns), torch.float16)
-
-
-@cache
-def _fours(device: torch.device) -> Tensor:
-    """For 16 bits the four values of float16 that they stand for, as one int64: to look four up takes less than to move
-    the bits of each. [65536].
-    """
-    words = torch.arange(2**16, dtype=torch.int32, device="cpu")
-    codes = torch.stack([words >> shift & 15 for shift in (0, 4, 8, 12)], dim=-1)
-    sizes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float16, device="cpu")
-    return torch.cat((sizes, -sizes))[codes].view(torch.int64).flatten().to(device)
+def e2m1(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
+    """What E2M1 stands for, times E2M1_UNIT, exact. name, shape: as for ``nibbles``. Returns float16 [..., 2 m]."""
+    alone = nibbles(name, shape, scratch)
+    shape = tuple(alone.shape)
+    bits = scratch.take("e2m1", shape, torch.int16).copy_(alone)
+    bits.bitwise_left_shift_(_FIVE).bitwise_and_(_E2M1_IN_FLOAT16)
+    return scratch.take("e2m1", shape, torch.float16)
 
 
 def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
@@ -81,8 +70,9 @@ def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
     return values
 
 
-_FOUR, _SEVEN = constant(4), constant(7)
+_FOUR, _FIVE, _SEVEN = (constant(places) for places in (4, 5, 7))
 _UPPER_NIBBLE = constant(0x00F0)
 _E4M3_IN_BFLOAT16 = constant(0b1_00001111_1110000)
 _E4M3_PER_BFLOAT16 = torch.tensor(2.0**120, dtype=torch.bfloat16, device="cpu")
 _E4M3_IN_FLOAT16 = constant(0b1_01111_1110000000)  # a sign, four bits of exponent, three of mantissa
+_E2M1_IN_FLOAT16 = constant(0b1_00011_1000000000)  # a sign, two bits of exponent, one of mantissa

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels.bits import E4M3_UNIT, e2m1, e4m3, scaled
+from dgemma_cli.kernels.bits import E2M1_UNIT, E4M3_UNIT, e2m1, e4m3, scaled
 from dgemma_cli.kernels.packed import Packed
 from dgemma_cli.kernels.scratch import Scratch
 
 GROUP = 16
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-_PER_UNIT = torch.tensor(1 / E4M3_UNIT, device="cpu")
+_PER_UNIT = torch.tensor(1 / E2M1_UNIT / E4M3_UNIT, device="cpu")
 
 
 class NVFP4(Packed):
@@ -54,12 +54,12 @@ class NVFP4(Packed):
         return scaled(codes, self._apply_matrix_scale(scale, indices), scratch)
 
     def _parts(self, indices: Sequence[int], rows: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """What the codes stand for, [..., n, columns], and for these float32 [..., n, columns / 16, 1]."""
+        """Codes in their own unit, [..., n, columns], and for these float32 [..., n, columns / 16, 1]."""
         shape = tuple(self._fetch("scale", indices, rows, scratch, torch.int16, torch.int8).shape)
         half = e4m3("scale", shape, scratch)
         scratch.take("scales", shape, torch.float32).copy_(half).mul_(_PER_UNIT)
-        words = self._fetch("codes", indices, rows, scratch, torch.int32, torch.uint16)
-        return e2m1(words, scratch), scratch.take("scales", (*shape, 1), torch.float32)
+        codes = tuple(self._fetch("codes", indices, rows, scratch, torch.int16, torch.uint8).shape)
+        return e2m1("codes", codes, scratch), scratch.take("scales", (*shape, 1), torch.float32)
 
     def _apply_matrix_scale(self, to: Tensor, indices: Sequence[int]) -> Tensor:
         """In place. to: [len(indices), stack, ...]."""
