@@ -36,7 +36,9 @@ def test_a_dry_run(tmp_path: Path) -> None:
         assert row["step_ms"] > 0
         assert row["floor_ms"] > 0
         assert all(value > 0 for value in row["bytes"].values())
-    assert found["nvfp4"]["parity_same_draft"] == 1.0
+    assert found["nvfp4"]["parity_wrong"] == "None"
+    assert found["nvfp4"]["parity_network"] < 1e-5
+    assert found["nvfp4"]["recorded_as_called"]
     assert found["nvfp4"]["pass_ms"] > 0
     assert found["nvfp4"]["kernels"]
     assert found["tests"]["passed"] > 0
