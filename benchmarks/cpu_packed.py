@@ -107,10 +107,10 @@ def compare(form: str, repetitions: int) -> dict[str, float]:
     config["image_token_id"] = SIZES["vocab_size"] + 1  # type: ignore[operator]
     config["text_config"] |= SIZES
     del config["vision_config"]
-    with tempfile.TemporaryDirectory() as folder:
-        # Laid out for oneDNN a plain weight can no longer be read: that is put off until the twin has it.
-        with patch.object(kernel_choice, "block_weights", lambda model: None):
-            packed = load_model(write(Path(folder) / form, config, form), "cpu", "bfloat16")
+    # Laid out for oneDNN a plain weight can no longer be read: that is put off until the twin has it.
+    late = patch.object(kernel_choice, "block_weights", lambda model: None)
+    with tempfile.TemporaryDirectory() as folder, late:
+        packed = load_model(write(Path(folder) / form, config, form), "cpu", "bfloat16")
     plain = unpacked(packed)
     block_weights(packed)
     block_weights(plain)

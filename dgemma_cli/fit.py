@@ -101,8 +101,7 @@ class Place:
 
 
 def place_of(machine: Machine, device: str) -> Place:
-    """What ``device`` means on a machine, "auto" the GPU with the most free memory; the CPU where there is no such GPU.
-    """
+    """What ``device`` means on a machine, "auto" the GPU with the most free memory; the CPU where there is none."""
     gpu = None
     if device == "auto":
         gpu = max(machine.gpus, key=lambda gpu: gpu.free, default=None)

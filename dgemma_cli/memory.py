@@ -68,8 +68,8 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is written with a model. canvases: of one reply side by side (--best-of); replies: that are written in turns,
-    each with a cache of its own, and share passes where no steps are recorded; at_rest: bytes for the caches of others;
+    """What is written with a model. canvases: of one reply side by side (--best-of); replies: written in turns, each
+    with a cache of its own, and share passes where no steps are recorded; at_rest: bytes for the caches of others;
     goes_on: caches serve for the replies that follow, and can be cut back; plain: some steps run in the plain loop, not
     a recorded one, as those of a second writing do (--repair); triton: on CUDA, Triton's kernels compute, and steps are
     recorded.

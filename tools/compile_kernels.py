@@ -127,7 +127,9 @@ def rows(names: list[str], targets: list[int], dump: Path | None = None) -> Iter
                     (dump / f"{stem}.ttgir").write_text(kernel.asm["ttgir"])
                     (dump / f"{stem}.ptx").write_text(kernel.asm["ptx"])
                     (dump / f"{stem}.sass").write_text(_binary_tool("nvdisasm", kernel, "--print-code"))
-                yield Row(name, meta.name.strip("_"), target, meta.num_warps, registers, local, meta.shared, kernel.hash[:16])
+                yield Row(
+                    name, meta.name.strip("_"), target, meta.num_warps, registers, local, meta.shared, kernel.hash[:16]
+                )
 
 
 def main() -> int:

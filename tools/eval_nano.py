@@ -124,7 +124,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=NANO, help="a folder with the model's files")
     parser.add_argument("--count", type=int, default=20, help="held-out prompts of each family")
-    parser.add_argument("--family", action="append", choices=[*FAMILIES, *OPEN], help="only this family (may be repeated)")
+    parser.add_argument(
+        "--family", action="append", choices=[*FAMILIES, *OPEN], help="only this family (may be repeated)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--demo-seeds", type=int, default=20, help="seeds for each demonstration prompt")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

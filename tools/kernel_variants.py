@@ -9,7 +9,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dgemma_cli.kernels import attention, canvas, dense, gate, grouped, grouping, heads, norms, planes, router, rows, sampler
+from dgemma_cli.kernels import (
+    attention,
+    canvas,
+    dense,
+    gate,
+    grouped,
+    grouping,
+    heads,
+    norms,
+    planes,
+    router,
+    rows,
+    sampler,
+)
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8

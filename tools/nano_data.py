@@ -70,8 +70,8 @@ def samples(family: str, split: Split, seed: int) -> Iterator[Sample]:
 
 
 def distinct(family: str, split: Split, count: int, seed: int) -> list[Sample]:
-    """``count`` different samples: of different prompts, or where a prompt has many answers, of different answers. Raises
-    ValueError if a family has too few of them.
+    """``count`` different samples: of different prompts, or where a prompt has many answers, of different answers.
+    Raises ValueError if a family has too few of them.
     """
     found: dict[tuple[str, str], Sample] = {}
     for tried, sample in enumerate(samples(family, split, seed)):

@@ -32,7 +32,20 @@ POOLS: dict[str, tuple[str, ...]] = {
     "thing": ("book", "box", "cup", "hat", "key", "lamp", "letter", "map", "mirror", "stone"),
     "place": ("boat", "bridge", "chair", "door", "garden", "house", "river", "table"),
     "where": ("by", "near", "behind"),
-    "fruit": ("apple", "apricot", "banana", "fig", "grape", "kiwi", "lemon", "mango", "melon", "orange", "pear", "plum"),
+    "fruit": (
+        "apple",
+        "apricot",
+        "banana",
+        "fig",
+        "grape",
+        "kiwi",
+        "lemon",
+        "mango",
+        "melon",
+        "orange",
+        "pear",
+        "plum",
+    ),
     "number": tuple(UNITS[3:13]),
     "month": tuple(MONTHS),
     "time": ("morning", "evening", "night", *DAYS),
@@ -263,7 +276,14 @@ def _read(text: str, wording: str, slots: Slots) -> Iterator[tuple[str, Slots]]:
             yield from _read(text[len(said) :], wording[slot.end() :], slots | {owner: value})
 
 
-_TALE_ORDERS = ("Tell me a story", "Tell me a tale", "Write a story", "Write a tale", "Tell a story", "Write a short tale")
+_TALE_ORDERS = (
+    "Tell me a story",
+    "Tell me a tale",
+    "Write a story",
+    "Write a tale",
+    "Tell a story",
+    "Write a short tale",
+)
 _POEM_ORDERS = ("Write a poem", "write a poem", "Tell me a poem", "Write a short poem", "Make a poem")
 
 

@@ -12,8 +12,8 @@ import typer
 
 from dgemma_cli.bench.choices import Size, check_formats, formats
 from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.dtype import Dtype
+from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, EndpointOption, FitOption, ModelOption
 from dgemma_cli.errors import UsageError
 from dgemma_cli.sampling.presets import DEFAULT as DEFAULT_PRESET

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.knobs import (
@@ -25,6 +24,7 @@ from dgemma_cli.commands.knobs import (
     TMinOption,
     chosen,
 )
+from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.options import (
     MAX_TOKENS,
     DebugOption,

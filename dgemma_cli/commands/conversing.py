@@ -17,9 +17,9 @@ from dgemma_cli.chat.repl import repeat
 from dgemma_cli.chat.settings import Settings
 from dgemma_cli.chat.store import Store, read_copy, state_folder
 from dgemma_cli.chat.transcript import plain
+from dgemma_cli.commands.before_loading import work_of
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.fetch_missing import fetch_missing
-from dgemma_cli.commands.before_loading import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, Progress, at, find
 from dgemma_cli.fit import Fit

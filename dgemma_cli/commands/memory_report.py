@@ -217,8 +217,8 @@ def judge(
     elif found is None:
         cap = "" if allowed == room else f", {size(allowed)} of them allowed by --fit"
         problem = OutOfMemory(
-            f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context{_besides(work)}, {size(room)} are free on "
-            f"{place}{cap}.",
+            f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context{_besides(work)}, "
+            f"{size(room)} are free on {place}{cap}.",
             _what_else(subject, machine, replace(place, room=allowed), context, fit, others, work, flags),
         )
     elif subject.download > subject.disk_free:
@@ -228,7 +228,18 @@ def judge(
             "Make room (dgemma list, dgemma rm), or name another folder: HF_HOME.",
         )
     return Report(
-        subject, machine, context, fit, "" if problem else str(place), kind, allowed, table, found, others, problem, work
+        subject,
+        machine,
+        context,
+        fit,
+        "" if problem else str(place),
+        kind,
+        allowed,
+        table,
+        found,
+        others,
+        problem,
+        work,
     )
 
 

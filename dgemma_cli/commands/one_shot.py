@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from dgemma_cli.commands.demonstration import introduce
 from dgemma_cli.commands.before_loading import work_of
+from dgemma_cli.commands.demonstration import introduce
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, find
 from dgemma_cli.engine.options import Options

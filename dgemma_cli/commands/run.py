@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from dgemma_cli.catalog.known import DEFAULT
-from dgemma_cli.commands.option_checks import check_coloring, check_slow, given
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
@@ -28,6 +27,7 @@ from dgemma_cli.commands.knobs import (
     TMinOption,
     chosen,
 )
+from dgemma_cli.commands.option_checks import check_coloring, check_slow, given
 from dgemma_cli.commands.options import (
     MAX_TOKENS,
     DebugOption,

@@ -1,7 +1,7 @@
 """How far a model on kernels of its own is from plain torch on the same weights and the same device.
 
-A kernel may be right in tests and wrong on a card, for a driver's or a compiler's reasons. So what it computes there can
-be held against torch: the network, what is read off the logits, what is decided by that, and the recorded steps.
+A kernel may be right in tests and wrong on a card, for a driver's or a compiler's reasons. So what it computes there
+can be held against torch: the network, what is read off the logits, what is decided by that, and the recorded steps.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _network(model: FusedModel) -> tuple[float, float]:
 
     with plain.uncrewed():
         routes: list[Route] = []
-        hooks = [_router(layer).register_forward_hook(lambda *call: routes.append(call[-1])) for layer in _layers(plain)]
+        hooks = [
+            _router(layer).register_forward_hook(lambda *call: routes.append(call[-1])) for layer in _layers(plain)
+        ]
         try:
             expected = _pass(plain, text, canvas, soft, model.chunk)
         finally:

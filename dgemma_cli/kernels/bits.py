@@ -47,7 +47,7 @@ def e4m3(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
 
 
 def e4m3_in_bfloat16(name: str, shape: tuple[int, ...], scratch: Scratch) -> Tensor:
-    """The same as bfloat16, exact, and in units of 1. Its bits, where bfloat16 has them, are 2^-120 times the number."""
+    """The same as bfloat16, exact, and in units of 1. Its bits, where bfloat16 has them, are 2^-120 times it."""
     scratch.take(name, shape, torch.int16).bitwise_left_shift_(_FOUR).bitwise_and_(_E4M3_IN_BFLOAT16)
     return scratch.take(name, shape, torch.bfloat16).mul_(_E4M3_PER_BFLOAT16)
 

@@ -33,7 +33,7 @@ def packed_linear(x: Tensor, matrix: Matrices, *, planar: bool = False, out: Ten
     if out.stride(1) != 1:
         raise ValueError("the numbers of an output row must lie side by side")
     size, at_once = tile("dense", words.planes), tokens_in_tile("dense", tokens)
-    # Programs that read the same weights come one after the other, so that a cache smaller than a matrix has them still.
+    # Programs that read the same weights come one after the other: a cache smaller than a matrix has them still.
     _linear[(triton.cdiv(tokens, at_once), triton.cdiv(words.rows, size.rows))](
         x.contiguous() if planar else to_planes(x, words.planes), out, tokens, out.stride(0),
         words.codes, words.codes if words.scale is None else words.scale,

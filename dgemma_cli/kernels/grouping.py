@@ -45,7 +45,16 @@ def group_by_expert(experts: Tensor, count: int, tile: int | None = None) -> Gro
     order = torch.empty(entries, dtype=torch.int32, device=experts.device)
     tiles = torch.empty(3, most, dtype=torch.int32, device=experts.device)
     _group[(count,)](
-        experts.contiguous(), order, tiles, entries, most, COUNT=count, TILE=tile, CHUNK=_CHUNK, SLOTS=_SLOTS, num_warps=4
+        experts.contiguous(),
+        order,
+        tiles,
+        entries,
+        most,
+        COUNT=count,
+        TILE=tile,
+        CHUNK=_CHUNK,
+        SLOTS=_SLOTS,
+        num_warps=4,
     )
     return Groups(order, tiles, tile, experts.shape[1])
 

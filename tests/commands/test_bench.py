@@ -6,10 +6,8 @@ import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +17,6 @@ import pytest
 from command_fixtures import Run
 from jsonschema import Draft202012Validator
 
-from dgemma_cli.__main__ import main
 from dgemma_cli.catalog.names import NANO_FOLDER
 from dgemma_cli.engine import probe, rates
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,6 @@ from pathlib import Path
 import pytest
 from command_fixtures import Run
 
-from dgemma_cli.__main__ import main
 from dgemma_cli.commands import check as command
 from dgemma_cli.machine import Gpu, Machine, User
 from dgemma_cli.weights.published import NETWORK

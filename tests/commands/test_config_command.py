@@ -115,7 +115,10 @@ def test_a_variable_that_wins_is_told_when_setting(
     assert "DGEMMA_PRESET is set and wins" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [("stepss", "1"), ("rm.model", "x"), ("steps", "many"), ("chats.steps", "1"), ("preset", "fsat"), ("seed", "-1")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("stepss", "1"), ("rm.model", "x"), ("steps", "many"), ("chats.steps", "1"), ("preset", "fsat"), ("seed", "-1")],
+)
 def test_nonsense_is_not_written(file: Path, arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "set", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: ")

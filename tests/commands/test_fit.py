@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from command_fixtures import Outcome, Run
 from dgemma_cli import memory
 from dgemma_cli.__main__ import main
 from dgemma_cli.chat.settings import Settings
-from dgemma_cli.commands import conversing, before_loading, hosting, loading
+from dgemma_cli.commands import before_loading, conversing, hosting, loading
 from dgemma_cli.commands.before_loading import work_of
 from dgemma_cli.commands.where import Where
 from dgemma_cli.engine.options import Options
@@ -105,7 +103,9 @@ def large(monkeypatch: pytest.MonkeyPatch, *gigabytes: float, host: float = 64) 
         Gpu(index, "Fake", 100 * GB, int(free * GB), (8, 9), "580", False, ()) for index, free in enumerate(gigabytes)
     )
     why = ("", "") if gpus else ("No NVIDIA driver is loaded.", "Install it.")
-    monkeypatch.setattr(before_loading, "look", lambda gpus_too: Machine(gpus, 8, 99 * GB, int(host * GB), "2", "13", *why))
+    monkeypatch.setattr(
+        before_loading, "look", lambda gpus_too: Machine(gpus, 8, 99 * GB, int(host * GB), "2", "13", *why)
+    )
     return read_checkpoint(NANO)
 
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from fake_hub import FakeHub, Fault
 from command_fixtures import Run
+from fake_hub import FakeHub, Fault
 from huggingface_hub import snapshot_download
 
 from dgemma_cli.catalog import cache

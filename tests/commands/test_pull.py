@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_hub import TOKEN, FakeHub, Fault
 from command_fixtures import Run
+from fake_hub import TOKEN, FakeHub, Fault
 from huggingface_hub import constants
 
 from dgemma_cli.catalog import cache, download

@@ -100,7 +100,10 @@ def test_without_model_and_network_both_ways_out_are_named(hub: FakeHub, tmp_pat
     assert child.exitstatus == 7
     error, *hints = child.before.replace("\r", "").partition("error:")[2].strip().split("\n")
     assert "diffusiongemma is not on this machine, and the Hub at http://127.0.0.1:9 cannot be reached" in error
-    assert [("dgemma pull diffusiongemma" in hint, "-m nano" in hint) for hint in hints] == [(True, False), (False, True)]
+    assert [("dgemma pull diffusiongemma" in hint, "-m nano" in hint) for hint in hints] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def environment(stderr: io.BytesIO) -> Environment:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from command_fixtures import Run
 from dgemma_cli.__main__ import main
 from dgemma_cli.weights import writer
 from dgemma_cli.weights.shards import read_folder
-
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -258,7 +257,11 @@ REFUSED = [
     (["run", "hi", "--steps", "x"], None, "Invalid value for '--steps'"),
     (["run", "hi", "--tempo"], None, "No such option: --tempo"),
     (["walk"], None, "No such command 'walk'."),
-    (["run", "hi", "--seed", "x"], None, "Invalid value for '--seed' (env var: 'DGEMMA_SEED'): Input should be a valid integer"),
+    (
+        ["run", "hi", "--seed", "x"],
+        None,
+        "Invalid value for '--seed' (env var: 'DGEMMA_SEED'): Input should be a valid integer",
+    ),
     (["run", "hi", "--seed", str(1 << 63)], None, "seed must be at most 9223372036854775807"),
 ]
 

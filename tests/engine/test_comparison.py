@@ -21,7 +21,9 @@ from dgemma_cli.sampling.rules import Rules
 from dgemma_cli.sampling.statistics import predict
 
 
-def model(operations: PlainOperations, dtype: torch.dtype = torch.bfloat16, executor: Executor | None = None) -> FusedModel:
+def model(
+    operations: PlainOperations, dtype: torch.dtype = torch.bfloat16, executor: Executor | None = None
+) -> FusedModel:
     sizes = replace(gpu_weights.TINY, canvas_length=32, sliding_window=20, num_experts=4)
     plain = gpu_weights.random_model(sizes, "nvfp4", torch.device("cpu"), dtype)
     return FusedModel(plain, operations, executor or Calls(), chunk=64)

@@ -1,9 +1,9 @@
-"""Tales and poems: what is drawn is sound, what breaks an agreement is not, and the agreements are checked anew here."""
+"""Tales and poems: what is drawn is sound, what breaks an agreement is not; the agreements are checked anew here."""
 
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 
@@ -145,7 +145,7 @@ def test_lines_of_one_place_are_equally_long() -> None:
 def test_a_couplet_that_does_not_rhyme_is_refused() -> None:
     lines = [tale.text.split("\n") for tale in texts(True)]
     refused = 0
-    for one, other in zip(lines, lines[1:], strict=False):
+    for one, other in pairwise(lines):
         mixed = "\n".join([*one[:3], other[3]])
         if other[3].split()[-1][-3:] != one[3].split()[-1][-3:]:
             refused += not sound(mixed, poem=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from identities import identity
 
-from dgemma_cli import __version__
-from dgemma_cli.server.identity import Identity, Wanted, decisive, fingerprint
+from dgemma_cli.server.identity import Identity, Wanted
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ import pytest
 from identities import identity
 from running import Running, running
 
-from dgemma_cli import __version__
 from dgemma_cli.server import places
-from dgemma_cli.server.identity import Identity, decisive, fingerprint
+from dgemma_cli.server.identity import Identity
 
 NANO = Path(str(files("dgemma_cli"))) / "nano"
 SCRIPTED = {"SCRIPT_FOLDER": str(NANO)}

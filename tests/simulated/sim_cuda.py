@@ -1,5 +1,5 @@
-"""CUDA devices simulated on a CPU, so that everything that runs on a GPU can be run, with the CPU's numbers, and held to
-a GPU's rules.
+"""CUDA devices simulated on a CPU, so that all that runs on a GPU can be run, with the CPU's numbers, and held to a GPU's
+rules.
 
 What is held to rules:
 - Places: tensors of a GPU, of another GPU and of the host do not meet, but for copies, indices and single numbers;
@@ -23,7 +23,6 @@ from __future__ import annotations
 import ctypes
 import inspect
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -110,7 +109,7 @@ class _Generator(torch.Generator):
 
 @contextmanager
 def cuda() -> Iterator[Machine]:
-    """With simulated GPUs, in all threads that begin meanwhile. The machine's ``problems`` are for the caller to see."""
+    """With simulated GPUs, in all threads that begin meanwhile. Its ``problems`` are for the caller to see."""
     machine = Machine()
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         GpuTensor.machine = machine
@@ -235,7 +234,7 @@ def _torch_cuda(machine: Machine, patch: pytest.MonkeyPatch) -> None:
         "current_device": lambda: machine.device,
         "set_device": set_device,
         "get_device_name": lambda device=None: properties(device).name,
-        "get_device_capability": lambda device=None: CAPABILITY if _index(machine, device) >= 0 else CAPABILITY,
+        "get_device_capability": lambda device=None: (properties(device).major, properties(device).minor),
         "get_device_properties": properties,
         "mem_get_info": mem_get_info,
         "memory_allocated": counted(0),
@@ -306,4 +305,3 @@ def _triton(machine: Machine, patch: pytest.MonkeyPatch) -> None:
             compute(machine, machine.stream(machine.device), kernel, name, inner, {}, [], inner)
 
     patch.setattr(interpreter.GridExecutor, "__call__", launch)
-

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from sim_order import Accesses, Clock, Race, Timeline
@@ -133,9 +133,7 @@ class Machine:
             for tensor in tensors:
                 self._touch(accesses, line, span(tensor), written, what)
 
-    def _touch(
-        self, accesses: Accesses, line: Timeline, where: tuple[int, int, int], writes: bool, what: str
-    ) -> None:
+    def _touch(self, accesses: Accesses, line: Timeline, where: tuple[int, int, int], writes: bool, what: str) -> None:
         if not where[0]:
             return
         try:

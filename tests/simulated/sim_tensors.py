@@ -1,4 +1,4 @@
-"""Tensors that say they are on a GPU and hold their numbers on the CPU, and the rules for what may be done with them."""
+"""Tensors that say they are on a GPU and hold their numbers on the CPU, and the rules for their use."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LIKE = {f"{name}_like" for name in ("empty", "zeros", "ones", "full", "rand", "r
     f"new_{name}" for name in ("empty", "zeros", "ones", "full", "empty_strided")
 }
 # Where torch takes a number of the host's, a tensor without dimensions, beside tensors on a GPU: its CUDA kernels of
-# these are made for it (gpu_kernel_with_scalars), or it takes the number out of the tensor itself. Where others are too,
-# they are to be added here.
+# these are made for it (gpu_kernel_with_scalars), or it takes the number out of the tensor itself. Others
+# that are made so are to be added here.
 TAKES_NUMBERS = {
     name + end
     for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_and", "bitwise_or",

@@ -77,9 +77,7 @@ def expected() -> dict[str, list[object]]:
 
 
 @pytest.mark.parametrize("make", [plain, recorded])
-def test_every_way_to_write(
-    gpus: Machine, expected: dict[str, list[object]], make: Callable[[str], Model]
-) -> None:
+def test_every_way_to_write(gpus: Machine, expected: dict[str, list[object]], make: Callable[[str], Model]) -> None:
     """On a GPU that is not the current one."""
     model = make("cuda:1")
     assert model.device == torch.device("cuda", 1)
@@ -181,15 +179,32 @@ def _not_pinned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Graphs, "host", lambda _, shape, dtype: torch.zeros(*shape, dtype=dtype))
 
 
+def _not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    fetch = Graphs.fetch
+
+    def unwaited(graphs: Graphs, *rest: Any, **more: Any) -> Callable[[], None]:
+        fetch(graphs, *rest, **more)
+        return lambda: None
+
+    patch.setattr(Graphs, "fetch", unwaited)
+
+
+def _reads_a_number(model: FusedModel, hidden: torch.Tensor) -> torch.Tensor:
+    return Model.head(model, hidden * hidden.sum().item())
+
+
 def _nothing(_: object, __: object) -> None:
     pass
 
 
 MISTAKES: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
-    "streams do not wait for one another": (lambda patch: patch.setattr(Stream, "wait_stream", _nothing), "does not wait"),
+    "streams do not wait for one another": (
+        lambda patch: patch.setattr(Stream, "wait_stream", _nothing),
+        "does not wait",
+    ),
     "memory is not pinned": (_not_pinned, "makes the host wait"),
     "a pass is recorded that reads a number back": (
-        lambda patch: patch.setattr(FusedModel, "head", lambda model, hidden: Model.head(model, hidden * hidden.sum().item())),
+        lambda patch: patch.setattr(FusedModel, "head", _reads_a_number),
         "_local_scalar_dense in a recording",
     ),
     "a tensor is made on the host": (
@@ -197,7 +212,7 @@ MISTAKES: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
         "and on the CPU",
     ),
     "nobody waits for the copies": (
-        lambda patch: patch.setattr(Graphs, "fetch", lambda graphs, *rest, own=Graphs.fetch, **more: (own(graphs, *rest, **more), lambda: None)[1]),
+        _not_waited_for,
         "does not wait",
     ),
 }  # fmt: skip
