@@ -7,8 +7,8 @@
     python benchmarks/sampler.py --open                                tales and poems, for weights that know them
     python benchmarks/sampler.py --json FILE --svg FILE                the figures, and the frontier as a picture
 
-Every policy answers the same prompts from the same seeds. ``exact``: right to the letter (of tales and poems: found sound by
-a program), with its 95 % interval (Wilson), and how many answers became right and wrong beside the reference.
+Every policy answers the same prompts from the same seeds. ``exact``: right to the letter (tales and poems: found sound
+by a program), with its 95 % interval (Wilson), and how many answers became right and wrong beside the reference.
 ``passes``: all denoising steps and commit passes, beside those of the reference; ``short``: the same over the answers
 under a quarter of a canvas. Tokens per forward and effective steps are the technical report's. ``seeing ahead`` is the
 reference stopped, by somebody who knows the outcome, at the first draft that says what it will end with: no rule of

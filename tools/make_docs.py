@@ -111,8 +111,8 @@ def memory_by_card() -> str:
         + "\n".join(rows)
         + f"""
 
-That is one reply. A chat takes {(goes_on - once) / GB:.1f} GB more, so that its cache can be cut back; each further reply
-that `dgemma serve` writes at the same time takes {(two - goes_on) / GB:.1f} GB, cache and recordings
+That is one reply. A chat takes {(goes_on - once) / GB:.1f} GB more, so that its cache can be cut back; each further
+reply that `dgemma serve` writes at the same time takes {(two - goes_on) / GB:.1f} GB, cache and recordings
 ([a warm model](serving.md#memory)).
 """
     )

@@ -108,6 +108,6 @@ def test_the_plain_loop_of_the_fused_model(canvases: int, packed: bool) -> None:
     fused = object.__new__(FusedModel)
     nn.Module.__init__(fused)
     fused.config, fused.operations, fused.embed_tokens = CONFIG, PlainOperations(), plain.embed_tokens
-    fused._embedding_scale = plain._embedding_scale
+    fused.stack, fused._embedding_scale = plain.stack, plain._embedding_scale
     found = copies(fused, canvases)
     assert found == pytest.approx(logit_copies("cuda", True, Work(canvases, plain=True))[0], rel=0.02)

@@ -1,4 +1,4 @@
-"""CUDA devices simulated on a CPU, so that all that runs on a GPU can be run, with the CPU's numbers, and held to a GPU's
+"""CUDA devices simulated on a CPU, so that all that runs on a GPU can be run, with the CPU's numbers, and held to its
 rules.
 
 What is held to rules:
