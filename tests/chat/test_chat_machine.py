@@ -117,6 +117,9 @@ class Loaded:
     def encode(self, messages: Any, thinking: bool) -> list[int]:
         return PROMPTER.encode(messages, thinking)
 
+    def check_memory(self, options: Options) -> None:
+        """There is memory for anything."""
+
     def language(self, prompt: Any) -> Language:
         begin, end = PROMPTER.thought_ids
         thinking = next((token == begin for token in reversed(prompt) if token in (begin, end)), False)

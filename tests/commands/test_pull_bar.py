@@ -86,7 +86,7 @@ def test_run_offers_to_fetch_on_a_terminal(hub: FakeHub, checkpoint: Checkpoint,
     child = spawn(hub, tmp_path, "run", "-m", NAME, "-n", "8", "--steps", "1", "--no-live", "--stats", "hi")
     child.expect(r"is not on this machine(.|\n)*Fetch it now\? \[Y/n\]", timeout=30)
     child.sendline(answer)
-    child.expect("steps" if answer == "y" else "is not downloaded", timeout=60)
+    child.expect("1 step" if answer == "y" else "is not downloaded", timeout=60)
     child.expect(pexpect.EOF, timeout=60)
     child.close()
     assert child.exitstatus == (0 if answer == "y" else 3)
