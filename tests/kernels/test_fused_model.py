@@ -104,10 +104,13 @@ def test_float32_but_for_the_products_is_the_plain_model(device: torch.device) -
 
 
 def test_the_loop_on_the_device_writes_what_the_plain_loop_writes(device: torch.device) -> None:
-    """The same passes; beside them kernels decide, not torch on the host."""
+    """The same passes; beside them kernels decide, not torch on the host. Every token goes to all experts: of two that
+    are as good as tied, probabilities that were rounded otherwise would choose the other one.
+    """
     from dgemma_cli.kernels.fast import FastOperations
 
-    fused = FusedModel(network("bf16", torch.bfloat16, device), FastOperations(), Calls(), chunk=32)
+    model = network("bf16", torch.bfloat16, device, num_experts=4, top_k_experts=4)
+    fused = FusedModel(model, FastOperations(), Calls(), chunk=32)
     options = Options(max_tokens=24, steps=3, seed=1, entropy_bound=6.0, confidence=1.5)
     found, expected = (list(generate(fused, [5, 6, 7], options, denoiser=loop)) for loop in (graphed, denoise))
     assert len(found) == len(expected)
