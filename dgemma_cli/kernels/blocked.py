@@ -6,6 +6,7 @@ products themselves.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dgemma_cli.kernels.reference import routed_experts
+
+# oneDNN keeps the kernels that it made, each for one shape, which an expert's number of tokens is a part of. The usual
+# 1,024 are too few: they push each other out, and are made anew in every step. It reads this at its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 _TYPICAL_ROWS = 256  # oneDNN picks its block sizes for so many tokens; any number may come
 
