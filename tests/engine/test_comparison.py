@@ -37,18 +37,8 @@ class Reading(PlainOperations):
         probabilities, entropy, draft = predict(logits, temperature)
         return Sampled(draft, entropy, pick_by_inverse_cdf(probabilities, uniform[:, None]), probabilities)
 
-    def advance(  # type: ignore[override]
-        self,
-        numbers: Tensor,
-        eos: Tensor,
-        previous: Tensor,
-        unchanged: Tensor,
-        draft: Tensor,
-        entropy: Tensor,
-        picked: Tensor,
-        noise: Tensor,
-        canvas: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def advance(self, *given: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        numbers, eos, previous, unchanged, draft, entropy, picked, noise, canvas = given
         rules = Rules(numbers, len(draft), eos.tolist())
         rules.previous, rules.unchanged = previous, unchanged
         accepted = rules.accept(entropy)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 
 import gpu_weights
 import pytest
 import torch
+from sync_guard import watched
 
-from dgemma_cli.engine.denoise import Canvas, Task, denoise
-from dgemma_cli.engine.events import BlockCommitted, Denoised, Event
+from dgemma_cli.engine.denoise import denoise
+from dgemma_cli.engine.events import BlockCommitted, Event
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.graphed import graphed
 from dgemma_cli.engine.options import Options
@@ -63,19 +63,6 @@ def test_the_loop_of_the_device_writes_what_the_plain_loop_writes() -> None:
 
 def test_a_block_does_not_synchronise() -> None:
     recorded, _ = models("bf16")
-
-    def watched(task: Task) -> Generator[Denoised, None, Canvas]:
-        steps = graphed(task)
-        while True:
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                event = next(steps)
-            except StopIteration as end:
-                canvas: Canvas = end.value
-                return canvas
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            yield event
 
     options = Options(seed=0, max_tokens=8, steps=8, stability=100)
     list(generate(recorded, [5, 6, 7], options))  # recorded

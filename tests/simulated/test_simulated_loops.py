@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +11,9 @@ import tiny
 import torch
 from sim_machine import Machine, Refused, Stream
 from sim_order import Race
+from sync_guard import watched
 
 from dgemma_cli.engine.choice import choose
-from dgemma_cli.engine.denoise import Canvas, Task
 from dgemma_cli.engine.events import BlockCommitted, Denoised, Event, PromptEncoded
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.graphed import graphed
@@ -150,21 +150,6 @@ def test_replies_that_take_turns_in_another_thread(gpus: Machine, make: Callable
     if shelf._sharing is not None:
         assert shelf._sharing.passes < sum(isinstance(event, Denoised) for mine in heard[:2] for event in mine)
     assert shelf.nbytes > 0
-
-
-def watched(task: Task) -> Generator[Denoised, None, Canvas]:
-    """The recorded loop, in which the host may not wait but for events."""
-    steps = graphed(task)
-    while True:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            canvas: Canvas = end.value
-            return canvas
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        yield event
 
 
 @pytest.mark.parametrize("drafts", [True, False])
