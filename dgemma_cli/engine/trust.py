@@ -1,7 +1,8 @@
 """Trust in the kernels of a GPU: what they compute there is compared with plain torch, once, before it is relied on.
 
 Remembered in kernels.json, in the user's cache folder: for this card, these versions, this code and a model of this
-shape. Whoever deletes it has them compared again.
+shape. Whoever deletes it has them compared again. Steps that could not be recorded are tried again each time, since
+another driver may be able to; a comparison that there was no memory for is made when there is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +35,14 @@ _WITHOUT = f"Without Triton's kernels, slower: {VARIABLE}=reference"
 Tell = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """network: the relative distance of its outputs from plain torch; recorded: recorded steps are as called ones."""
+
+    network: float
+    recorded: bool
+
+
 def proven(model: Model, tell: Tell | None = None, begin: Tell | None = None) -> Model:
     """``model``, if its kernels compute on its device what plain torch does there, or if it has none; else the plain
     model that it was made of. If only recording its steps fails, they are launched one by one.
@@ -45,35 +55,28 @@ def proven(model: Model, tell: Tell | None = None, begin: Tell | None = None) ->
         return model
     key, file = _key(model), platformdirs.user_cache_path("dgemma") / "kernels.json"
     known = _read(file).get(key)
-    if known is not None:
-        model.kernels += f", {known:.1%} from plain torch"
-        return model
-    if begin is not None:
-        begin("a first time on this GPU: kernels are compiled, and compared with plain torch")
-    try:
-        found = compare(model)
-    except torch.OutOfMemoryError:
-        found = None
-    except Exception as error:  # a compiler, a driver: whatever each of them may raise
-        return _distrusted(model, _words(error), tell)
-    if found is None:
+    if known is None:
+        if begin is not None:
+            begin("a first time on this GPU: kernels are compiled, and compared with plain torch")
+        try:
+            found = compare(model)
+        except torch.OutOfMemoryError:
+            _tidy(model)
+            model.kernels += ", not compared with plain torch: no memory for it"
+            return model
+        except Exception as error:  # a compiler, a driver: whatever each of them may raise
+            return _distrusted(model, _words(error), tell)
+        if found.wrong is not None:
+            return _distrusted(model, f"beside plain torch {found.wrong}", tell)
+        known = _Known(found.network, recorded=False)
+    if not known.recorded:
+        trouble = _recording(model)
+        _remember(file, key, _Known(known.network, trouble is None))
+        if trouble is not None:
+            _recover(model, trouble)
+            _launch_one_by_one(model, trouble, tell)
         _tidy(model)
-        model.kernels += ", not compared with plain torch: no memory for it"
-        return model
-    if found.wrong is not None:
-        return _distrusted(model, f"beside plain torch {found.wrong}", tell)
-    trouble = _recording(model)
-    if trouble is None:
-        _remember(file, key, found.network)
-    else:
-        _recover(model, trouble)
-        recorder, calls = model.executor.name, Calls()
-        model.run_by(calls)
-        model.kernels = model.kernels.replace(recorder, f"{calls.name} ({trouble})")
-        if tell is not None:
-            tell(f"slower: steps are launched one by one, since {trouble}")
-    model.kernels += f", {found.network:.1%} from plain torch"
-    _tidy(model)
+    model.kernels += f", {known.network:.1%} from plain torch"
     return model
 
 
@@ -85,6 +88,14 @@ def _recording(model: FusedModel) -> str | None:
         raise
     except Exception as error:  # a driver, or a library that waits for the device
         return _words(error)
+
+
+def _launch_one_by_one(model: FusedModel, trouble: str, tell: Tell | None) -> None:
+    recorder, calls = model.executor.name, Calls()
+    model.run_by(calls)
+    model.kernels = model.kernels.replace(recorder, f"{calls.name} ({trouble})")
+    if tell is not None:
+        tell(f"slower: steps are launched one by one, since {trouble}")
 
 
 def _distrusted(model: FusedModel, trouble: str, tell: Tell | None) -> Model:
@@ -146,20 +157,20 @@ def _triton() -> str | None:
     return str(triton.__version__)
 
 
-def _read(file: Path) -> dict[str, float]:
+def _read(file: Path) -> dict[str, _Known]:
     """Nothing if there is no such file, or it is no good."""
     try:
         read = json.loads(file.read_text())
-        return {str(key): float(value) for key, value in read.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {str(key): _Known(float(value["network"]), value["recorded"] is True) for key, value in read.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}
 
 
-def _remember(file: Path, key: str, network: float) -> None:
+def _remember(file: Path, key: str, known: _Known) -> None:
     """Where it cannot be written the comparison is made again next time."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=file.parent)
         with os.fdopen(descriptor, "w") as new:
-            json.dump(_read(file) | {key: network}, new, indent=1)
+            json.dump({each: asdict(entry) for each, entry in (_read(file) | {key: known}).items()}, new, indent=1)
         Path(name).replace(file)

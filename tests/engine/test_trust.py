@@ -69,8 +69,9 @@ def test_it_is_compared_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert begun == ["a first time on this GPU: kernels are compiled, and compared with plain torch"]
     assert model.kernels == "torch reference, a tape, 0.0% from plain torch"
     assert isinstance(model.executor, Tape)
-    (apart,) = json.loads(file.read_text()).values()
-    assert 0 <= apart < 1e-5
+    (known,) = json.loads(file.read_text()).values()
+    assert 0 <= known["network"] < 1e-5
+    assert known["recorded"] is True
 
     monkeypatch.setattr(trust, "compare", lambda model: pytest.fail("compared again"))
     again = fused()
@@ -83,7 +84,7 @@ def test_it_is_compared_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             proven(other)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"a": "b"}', "\xff"])
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": "b"}', '{"a": {"network": 0.1}}', "\xff"])
 def test_a_broken_file_is_written_anew(file: Path, content: str) -> None:
     file.parent.mkdir()
     file.write_text(content, encoding="latin-1")
@@ -142,14 +143,35 @@ def test_steps_that_cannot_be_recorded_are_launched_one_by_one(
     assert model.kernels == (
         f"torch reference, calls ({why}), experts of 2 layers in the host's memory, 0.0% from plain torch"
     )
-    assert not file.exists()
     assert not model.new_cache().buffers.programs
     list(generate(model, [1, 2], Options(seed=0, max_tokens=8)))
 
 
-def test_no_memory_for_a_comparison() -> None:
+def test_a_failed_recording_is_tried_again_and_the_network_not_compared(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    proven(fused(executor=NoRecording()))
+    monkeypatch.setattr(trust, "compare", lambda model: pytest.fail("compared again"))
+    model = fused(executor=NoRecording())
+    assert proven(model, told.append, begin=told.append) is model
+    assert isinstance(model.executor, Calls)
+    (line,) = told
+    assert line.startswith("slower: steps are launched one by one")
+
+    for _ in range(2):  # a driver that can record; then this is remembered, too
+        model = fused()
+        assert proven(model, told.append, begin=told.append) is model
+        assert model.kernels == "torch reference, a tape, 0.0% from plain torch"
+        assert told == [line]
+        monkeypatch.setattr(trust, "recorded_as_called", lambda model: pytest.fail("recorded again"))
+    assert [known["recorded"] for known in json.loads(file.read_text()).values()] == [True]
+
+
+def test_no_memory_for_a_comparison(file: Path) -> None:
     model = fused(NoMemory())
     assert proven(model) is model
+    assert not file.exists()
     assert model.kernels.endswith("not compared with plain torch: no memory for it")
 
 
