@@ -12,6 +12,7 @@ from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
 from dgemma_cli.fit import TRIVIAL, Fit, FitPlan, parse_fit, place_of, plan, work_on
 from dgemma_cli.machine import look
+from dgemma_cli.units import size
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
@@ -89,14 +90,13 @@ def _way(name: str, checkpoint: Checkpoint, device: str, dtype: str, fit: Fit, c
     if found is not None:
         return found
     needed = stored.needs(context, kind, work=work).total
-    allowed = "" if isinstance(fit, str) else f", {fit / 1e9:.1f} GB of them allowed by fit"
+    allowed = "" if isinstance(fit, str) else f", {size(fit)} of them allowed by fit"
     # On the CPU only a size changes anything.
     other: Fit = room if kind == "cpu" else "auto"
     better = attempt(other) if isinstance(fit, str) else None
     words = f"{room // 10**6}MB" if kind == "cpu" else "auto"
     raise OutOfMemory(
-        f"{name} needs {needed / 1e9:.1f} GB with {context:,} tokens of context, {room / 1e9:.1f} GB are free on "
-        f"{device}{allowed}.",
+        f"{name} needs {size(needed)} with {context:,} tokens of context, {size(room)} are free on {device}{allowed}.",
         f"dgemma check {name} tells what would fit." if better is None else f"It fits with fit={words!r}: {better}",
     )
 

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_told_before_it_is_loaded(monkeypatch: pytest.Monke
 
 
 def test_too_small_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutOfMemory, match=r"0\.0 GB of them allowed by fit") as caught:
+    with pytest.raises(OutOfMemory, match=r"5\.0 MB of them allowed by fit") as caught:
         dgemma_cli.load("nano", fit="5MB")
     assert "dgemma check nano" in caught.value.hint
 

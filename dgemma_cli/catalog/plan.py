@@ -14,6 +14,7 @@ from dgemma_cli.catalog.names import Reference
 from dgemma_cli.catalog.selection import select
 from dgemma_cli.errors import CheckpointError, DiskError
 from dgemma_cli.model.config import ModelConfig
+from dgemma_cli.units import size
 from dgemma_cli.weights.scheme import Scheme, read_scheme
 
 _SPARE = 64 * 1024 * 1024  # bytes of the disk to leave free
@@ -71,8 +72,7 @@ class Plan:
         needed = self.to_fetch + _SPARE if self.to_fetch else 0
         if needed > self.disk_free:
             raise DiskError(
-                f"{self.reference.name} needs {needed / 1e9:.1f} GB of disk, "
-                f"{self.disk_free / 1e9:.1f} GB are free in {self.cache}.",
+                f"{self.reference.name} needs {size(needed)} of disk, {size(self.disk_free)} are free in {self.cache}.",
                 "Make room (dgemma list, dgemma rm), or name another folder: --cache-dir, or HF_HOME.",
             )
 

@@ -14,9 +14,9 @@ from dgemma_cli.bench.shapes import scheme_of
 from dgemma_cli.commands import loading
 from dgemma_cli.commands.bench import RANDOM_CONTEXT
 from dgemma_cli.commands.bench_request import Request, Subject
-from dgemma_cli.commands.units import size
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import OutOfMemory
+from dgemma_cli.units import size
 
 if TYPE_CHECKING:
     from dgemma_cli.device import Choice

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from dgemma_cli.commands.memory_report import Report
 from dgemma_cli.commands.serve import AT_REST, REPLIES
-from dgemma_cli.commands.units import size
 from dgemma_cli.memory import Work
+from dgemma_cli.units import size
 
 MOST_CANVASES = 16  # that a request may ask for side by side
 

@@ -13,9 +13,9 @@ from typer.exceptions import TyperException
 
 from dgemma_cli.catalog.names import near_names
 from dgemma_cli.commands.option_checks import check_device
-from dgemma_cli.commands.units import seconds
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import DgemmaError, UsageError
+from dgemma_cli.units import seconds
 
 PREFIX = "DGEMMA_"
 _OPTIONS = {entry.name for entry in fields(Options)}

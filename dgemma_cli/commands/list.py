@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dgemma_cli.commands.units import size
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.units import size
 
 
 def list_models(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgemma_cli.commands.units import size
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.memory import USUAL, Work
 from dgemma_cli.prompting.conversation import Message
 from dgemma_cli.terminal.narrator import Language
+from dgemma_cli.units import size
 
 if TYPE_CHECKING:
     from dgemma_cli.commands.memory_report import Report

@@ -9,13 +9,13 @@ from typing import Any
 
 from dgemma_cli import memory
 from dgemma_cli.catalog.known import NANO
-from dgemma_cli.commands.units import size
 from dgemma_cli.errors import DgemmaError, DiskError, NoDevice, OutOfMemory
 from dgemma_cli.fit import Fit, FitPlan, Place, place_of, plan, work_on
 from dgemma_cli.machine import Machine
 from dgemma_cli.memory import USUAL, Footprint, Kind, Needs, Work
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.terminal.untrusted import visible
+from dgemma_cli.units import size
 from dgemma_cli.weights.checkpoint import Checkpoint
 from dgemma_cli.weights.published import CHECKPOINTS, NETWORK
 from dgemma_cli.weights.recipe import AS_STORED, Recipe

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dgemma_cli.commands.units import duration, size
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.units import duration, size
 
 
 def ps(json_output: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:

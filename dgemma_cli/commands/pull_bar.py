@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from dgemma_cli.commands.units import size
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.interrupts import INTERRUPTS
 from dgemma_cli.terminal.painter import RESTORE
+from dgemma_cli.units import size
 
 _REDRAW = 0.05  # seconds between two updates of the bar
 _LINE_EVERY = 30.0  # seconds between two lines in a log

@@ -10,9 +10,9 @@ import typer
 
 from dgemma_cli.catalog import known
 from dgemma_cli.catalog.names import completions, parse_hub
-from dgemma_cli.commands.units import size
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.units import size
 
 
 def rm(

@@ -13,9 +13,9 @@ from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, FitOption, ModelOption, YesOption
-from dgemma_cli.commands.units import seconds
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.units import seconds
 
 PORT = 8256
 REPLIES = 4  # in turns

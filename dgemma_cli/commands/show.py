@@ -10,10 +10,10 @@ import typer
 
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.catalog.resolve import Location, resolve
-from dgemma_cli.commands.units import size
 from dgemma_cli.errors import CheckpointError, UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.terminal.untrusted import visible
+from dgemma_cli.units import size
 
 if TYPE_CHECKING:
     from dgemma_cli.catalog.description import Description

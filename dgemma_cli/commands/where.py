@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from dgemma_cli.commands.option_checks import given
-from dgemma_cli.commands.units import seconds
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
+from dgemma_cli.units import seconds
 
 if TYPE_CHECKING:
     from dgemma_cli.writing import Writer

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dgemma_cli.errors import DiskError, UsageError
 from dgemma_cli.model.config import read_json
+from dgemma_cli.units import size
 from dgemma_cli.weights.build import TORCH_DTYPES
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
 from dgemma_cli.weights.layout import VISION_PREFIXES, Plan
@@ -91,18 +92,18 @@ def _lay_out(
 ) -> tuple[dict[str, Stored], dict[Path, bytes]]:
     """Tensors in their order cut into files of about ``shard`` bytes of values, and these files' headers."""
 
-    def size(name: str) -> int:
+    def length(name: str) -> int:
         dtype, shape = tensors[name]
         return prod(shape) * TORCH_DTYPES[dtype].itemsize
 
     shards: list[list[str]] = [[]]
     used = 0
     for name in tensors:
-        if shards[-1] and used + size(name) > shard:
+        if shards[-1] and used + length(name) > shard:
             shards.append([])
             used = 0
         shards[-1].append(name)
-        used += size(name)
+        used += length(name)
     entries, headers = {}, {}
     for number, names in enumerate(shards, 1):
         alone = len(shards) == 1
@@ -113,15 +114,15 @@ def _lay_out(
         end = 0
         for name in names:
             dtype, shape = tensors[name]
-            table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size(name)]}
-            end += size(name)
+            table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + length(name)]}
+            end += length(name)
         text = json.dumps(table, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         headers[file] = len(text).to_bytes(8, "little") + text
         for name in names:
             dtype, shape = tensors[name]
             start = len(headers[file]) + table[name]["data_offsets"][0]
-            entries[name] = Stored(file, dtype, shape, start, size(name))
+            entries[name] = Stored(file, dtype, shape, start, length(name))
     return entries, headers
 
 
@@ -139,9 +140,7 @@ def write(draft: Draft, target: Path, device: str, progress: Callable[[int, int]
         raise DiskError(f"{parent} is no folder.")
     free = shutil.disk_usage(parent).free
     if draft.size > free:
-        raise DiskError(
-            f"{target} takes {draft.size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free in {parent}.", "Make room first."
-        )
+        raise DiskError(f"{target} takes {size(draft.size)}, {size(free)} are free in {parent}.", "Make room first.")
     try:
         with _growing(parent / f".{target.name}.incomplete") as folder:
             _write_weights(draft, folder, device, progress, losses)

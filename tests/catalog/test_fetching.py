@@ -262,7 +262,7 @@ def test_no_room_is_told_before_the_first_byte(
     hub.add(NAME, checkpoint())
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(0, 0, 1_000_000))
     made = plan()
-    with pytest.raises(DiskError, match=r"needs 0\.1 GB of disk, 0\.0 GB are free"):
+    with pytest.raises(DiskError, match=r"needs 67\.\d MB of disk, 1\.0 MB are free"):
         pull(made, silent)
     assert not cache.root().exists()
 
