@@ -121,7 +121,8 @@ def _usage(error: Exception) -> DgemmaError:
     command = context.command_path if context is not None else "dgemma"
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
     message = re.sub(r"Value error, |, unable to (parse|interpret) .*", "", message)  # pydantic's manner of speaking
-    found = DgemmaError(message, f"See: {command} --help")
+    example = f"{context.command.epilog}\n" if "Missing argument" in message and context.command.epilog else ""
+    found = DgemmaError(message, f"{example}See: {command} --help")
     found.exit_code = getattr(error, "exit_code", 2)
     return found
 

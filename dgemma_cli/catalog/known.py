@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 NANO = "nano"  # the model that comes with the package
 DEFAULT = "diffusiongemma"
-INSTEAD = "or try the small model that comes along: -m nano"  # where a model is not here
+INSTEAD = "or try the small model that comes along: dgemma run -m nano"  # where a model is not here
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,10 @@ def check(
     model: Annotated[
         str,
         typer.Argument(
-            envvar="DGEMMA_MODEL", autocompletion=completions, help="A model's name, a Hugging Face id, or a folder."
+            metavar="MODEL",
+            envvar="DGEMMA_MODEL",
+            autocompletion=completions,
+            help="A model's name, a Hugging Face id, or a folder.",
         ),
     ] = known.DEFAULT,
     context: Annotated[

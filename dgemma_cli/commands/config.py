@@ -81,7 +81,10 @@ def list_(context: typer.Context, json_output: Json = False) -> None:
 
 @config.command("get")
 def get(context: typer.Context, key: Key) -> None:
-    """Print the value of a setting; where it comes from goes to standard error."""
+    """Print the value of a setting.
+
+    Where it comes from goes to standard error.
+    """
     environment = Environment.current()
     _parameter(context, key)
     name = key.rpartition(".")[2]

@@ -316,5 +316,5 @@ def _what_else(
             + _on_the_cpu(subject.footprint.needs(context, "cpu", work=work), machine.free)
         )
     if subject.name != NANO:
-        lines.append("The model that comes along fits anywhere: -m nano")
+        lines.append("The model that comes along fits anywhere: dgemma run -m nano")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             envvar="DGEMMA_MODEL",
             autocompletion=completions,
             help="A catalog name, or a Hugging Face id: owner/name[@revision].",

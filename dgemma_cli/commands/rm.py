@@ -19,7 +19,9 @@ def rm(
     model: Annotated[
         str,
         typer.Argument(
-            autocompletion=completions, help="What to remove: with @revision only that one, else the whole repository."
+            metavar="MODEL",
+            autocompletion=completions,
+            help="What to remove: with @revision only that one, else the whole repository.",
         ),
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dgemma_cli.catalog.known import DEFAULT
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.catalog.resolve import Location, resolve
 from dgemma_cli.errors import CheckpointError, UsageError
@@ -26,9 +27,12 @@ def show(
     model: Annotated[
         str,
         typer.Argument(
-            envvar="DGEMMA_MODEL", autocompletion=completions, help="A model's name, a Hugging Face id, or a folder."
+            metavar="MODEL",
+            envvar="DGEMMA_MODEL",
+            autocompletion=completions,
+            help="A model's name, a Hugging Face id, or a folder.",
         ),
-    ],
+    ] = DEFAULT,
     template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

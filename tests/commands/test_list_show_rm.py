@@ -126,6 +126,9 @@ def test_show_of_what_is_not_here(hub: FakeHub, dgemma: Run) -> None:
     missing = dgemma("show", NAME)
     assert (missing.code, f"dgemma pull {NAME}" in missing.err) == (3, True)
     assert dgemma("show", NAME, "--template", "--json").code == 2
+    default = dgemma("show")
+    assert (default.code, "dgemma pull diffusiongemma\n" in default.err) == (3, True)
+    assert "dgemma run -m nano" in default.err  # -m is no option of show
 
 
 def test_rm_frees_what_it_says(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run) -> None:
@@ -174,6 +177,16 @@ def test_rm_of_a_pull_that_hardly_began(hub: FakeHub, checkpoint: Checkpoint, dg
     assert freed > 10_000
     assert listed(dgemma) == {}
     assert not list(cache.root().glob("models--*"))
+
+
+def test_what_rm_misses_is_told_with_an_example(dgemma: Run) -> None:
+    missing = dgemma("rm")
+    assert missing.code == 2
+    assert missing.err.splitlines() == [
+        "error: Missing argument 'MODEL'.",
+        "  Example: dgemma rm diffusiongemma:bf16",
+        "  See: dgemma rm --help",
+    ]
 
 
 def test_rm_asks_and_does_not_guess(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run) -> None:
