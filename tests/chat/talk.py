@@ -108,3 +108,16 @@ def talk(
         store=Store(folder) if folder else None,
     )
     return Talk(chat, model, out, err)
+
+
+def kept(going: Talk) -> list[tuple[str, str]]:
+    """The turns as the file has them."""
+    (found,) = [entry for entry in Store(going.chat.store.folder.parent).all() if entry.id == going.chat.journal.id]  # type: ignore[union-attr]
+    assert found.damage is None
+    assert found.dialogue == going.chat.dialogue
+    return [(turn.user, turn.answer) for turn in found.dialogue.turns]
+
+
+def shown(going: Talk) -> list[tuple[str, str]]:
+    """What the model was shown last."""
+    return [(message.role, message.content) for message in going.model.messages]

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import script, spell
-from talk import ScriptedLoaded, Talk, talk
+from talk import ScriptedLoaded, Talk, kept, shown, talk
 
-from dgemma_cli.chat.clipboard import copy_text
 from dgemma_cli.chat.completion import complete
-from dgemma_cli.chat.store import Store
-from dgemma_cli.engine.events import BlockCommitted, Event
-from dgemma_cli.errors import DgemmaError, ModelUnavailable, OutOfMemory, UsageError
-from dgemma_cli.terminal.cancel import Cancelled
+from dgemma_cli.errors import ModelUnavailable, OutOfMemory, UsageError
 from dgemma_cli.writing import InProcess
-
-
-@pytest.fixture
-def going(tmp_path: Path) -> Iterator[Talk]:
-    made = talk(tmp_path)
-    yield made
-    made.chat.close()
-
-
-def kept(going: Talk) -> list[tuple[str, str]]:
-    """The turns as the file has them."""
-    (found,) = [entry for entry in Store(going.chat.store.folder.parent).all() if entry.id == going.chat.journal.id]  # type: ignore[union-attr]
-    assert found.damage is None
-    assert found.dialogue == going.chat.dialogue
-    return [(turn.user, turn.answer) for turn in found.dialogue.turns]
-
-
-def shown(going: Talk) -> list[tuple[str, str]]:
-    """What the model was shown last."""
-    return [(message.role, message.content) for message in going.model.messages]
-
-
-def test_answers_go_out_and_into_the_history(going: Talk) -> None:
-    going.say("How are you?")
-    going.model.messages.clear()
-    going.say("And you?")
-    assert going.printed() == "Fine.\nFine.\n"
-    assert shown(going) == [("user", "How are you?"), ("assistant", "Fine."), ("user", "And you?")]
-    assert kept(going) == going.turns == [("How are you?", "Fine."), ("And you?", "Fine.")]
 
 
 def test_two_slashes_send_one(going: Talk) -> None:
@@ -140,13 +103,6 @@ def test_settings_reach_the_engine_and_wrong_ones_change_nothing(going: Talk) ->
     assert going.chat.settings.options.steps is None
 
 
-def test_a_recording_needs_a_folder(going: Talk) -> None:
-    with pytest.raises(UsageError, match="there is no folder"):
-        going.say("/record /no/such/run.jsonl")
-    going.say("hi")
-    assert going.turns == [("hi", "Fine.")]
-
-
 def test_what_there_is_no_memory_for_is_not_set(going: Talk) -> None:
     before = going.chat.settings
     with pytest.raises(OutOfMemory, match="9 GB") as caught:
@@ -192,80 +148,6 @@ def test_compact_drops_the_oldest(going: Talk) -> None:
     assert going.turns == [("12345678", "Fine.")]
 
 
-def test_a_full_context_is_told_before_and_when_it_is_there(going: Talk) -> None:
-    going.say("a" * 960)
-    assert "/compact" not in going.told()  # the scripted prompt says it has five tokens
-    with pytest.raises(UsageError, match="context is full") as caught:
-        going.say("b" * 100)
-    assert "/compact" in caught.value.hint
-    assert "/regen" in caught.value.hint
-    going.say("/compact 1")
-    going.say("/regen")
-    assert kept(going) == going.turns == [("b" * 100, "Fine.")]
-    going.model.room = 11
-    going.say("/compact 1")
-    going.say("c")  # five tokens and five of the answer
-    assert "the context is 91% full: /compact" in going.told()
-
-
-def test_save_and_load(going: Talk, tmp_path: Path) -> None:
-    going.say("/system S")
-    going.say("one")
-    path = tmp_path / "saved.jsonl"
-    going.say(f"/save {path}")
-    assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(UsageError, match="already"):
-        going.say(f"/save {path}")
-    going.say("two")
-    going.say(f"/save -f {path}")
-    going.say("/clear")
-    going.say(f"/load {path}")
-    assert kept(going) == going.turns == [("one", "Fine."), ("two", "Fine.")]
-    path.write_bytes(path.read_bytes()[:-20])
-    damaged = path.read_bytes()
-    for bad in (path, tmp_path / "none", tmp_path):
-        with pytest.raises(UsageError):
-            going.say(f"/load {bad}")
-    assert path.read_bytes() == damaged
-    assert len(going.turns) == 2
-
-
-def test_a_file_goes_with_the_next_question_only(going: Talk, tmp_path: Path) -> None:
-    file = tmp_path / "notes.txt"
-    file.write_text("a\nb\n")
-    going.say(f"/file {file}")
-    assert "notes.txt: 4 bytes, 2 lines" in going.told()
-    going.say("Sum up.")
-    going.say("Thanks.")
-    assert going.turns == [("notes.txt:\n\na\nb\n\n\nSum up.", "Fine."), ("Thanks.", "Fine.")]
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for bad in (tmp_path / "none", tmp_path, tmp_path / "binary", ""):
-        with pytest.raises(UsageError):
-            going.say(f"/file {bad}")
-
-
-def test_copy_goes_through_the_terminal_where_there_is_no_desktop(going: Talk) -> None:
-    with pytest.raises(UsageError):
-        going.say("/copy")
-    going.say("hi")
-    going.printed()
-    going.say("/copy")
-    assert going.printed() == "\x1b]52;c;RmluZS4=\x07"
-
-
-def test_copy_goes_through_the_desktops_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "xclip"
-    program.write_text(f'#!/bin/sh\ncat > "{tmp_path}/clipboard"; test "$*" = "-selection clipboard"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    desktop = replace(talk(tmp_path).chat.environment, variables={"DISPLAY": ":0"})
-    assert copy_text("Fine: ░", desktop) == "copied"
-    assert (tmp_path / "clipboard").read_text() == "Fine: ░"
-    program.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(DgemmaError, match="xclip failed"):
-        copy_text("Fine.", desktop)
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -292,17 +174,6 @@ def test_tab_in_a_chat(before: str, after: list[str], tmp_path: Path, monkeypatc
     found = list(complete(before, lambda typed: [name for name in ("nano", "other") if name.startswith(typed)]))
     assert [text for text, _ in found] == after
     assert all(before.endswith(text[:typed]) for text, typed in found)
-
-
-def test_a_recording_of_the_next_answer_only(going: Talk, tmp_path: Path) -> None:
-    path = tmp_path / "run.jsonl"
-    going.say(f"/record {path}")
-    going.say("hi")
-    lines = path.read_text()
-    going.say("again")
-    assert path.read_text() == lines
-    events = [json.loads(line)["event"] for line in lines.splitlines()]
-    assert (events[0], events[-1], events.count("start")) == ("start", "finish", 1)
 
 
 def test_stats_show_history_and_exit(going: Talk) -> None:
@@ -344,100 +215,3 @@ def test_another_model_goes_on_with_the_conversation(tmp_path: Path) -> None:
     going.say("two")
     assert going.turns == [("one", "Fine."), ("two", "Other.")]
     going.chat.close()
-
-
-def partly(count: int, error: BaseException | None) -> Iterator[Event]:
-    """``count`` blocks, and then ``error`` or the user's Ctrl-C."""
-    for event in script(spell("First part. Second part."), canvas=12):
-        yield event
-        if isinstance(event, BlockCommitted) and event.index + 1 == count:
-            raise error or Cancelled
-    raise AssertionError
-
-
-def test_a_cancelled_answer_keeps_what_is_finished(going: Talk) -> None:
-    going.answers(lambda: partly(1, None))
-    going.say("hi")
-    assert "cancelled" in going.told()
-    assert kept(going) == going.turns == [("hi", "First part.")]
-    assert going.chat.dialogue.turns[0].cut
-
-
-def test_an_answer_cancelled_before_a_word_leaves_the_question(going: Talk) -> None:
-    def nothing() -> Iterator[Event]:
-        yield from itertools.islice(script(spell("Fine.")), 3)
-        raise Cancelled
-
-    going.answers(nothing)
-    going.say("hi")
-    assert "/regen" in going.told()
-    assert going.turns == []
-    assert kept(going) == []
-    going.answers("Well.")
-    going.say("/regen")
-    assert kept(going) == going.turns == [("hi", "Well.")]
-
-
-@pytest.mark.parametrize("error", [MemoryError(), OutOfMemory("gone"), type("OutOfMemoryError", (RuntimeError,), {})()])
-def test_out_of_memory_frees_the_cache_and_keeps_the_chat(going: Talk, error: Exception) -> None:
-    going.say("one")
-    going.answers(lambda: partly(1, error))
-    with pytest.raises(OutOfMemory, match="conversation is whole"):
-        going.say("two")
-    assert going.model.forgotten == 1
-    assert kept(going) == going.turns == [("one", "Fine.")]
-    going.answers("Now.")
-    going.say("/regen")
-    assert kept(going) == going.turns == [("one", "Fine."), ("two", "Now.")]
-
-
-def test_thoughts_are_kept_apart(going: Talk) -> None:
-    going.answers(lambda: script(spell("Yes.", thinking="hm")))
-    going.say("hi")
-    going.model.messages.clear()
-    going.say("so?")
-    assert going.printed() == "Yes.\nYes.\n"
-    assert shown(going)[1] == ("assistant", "Yes.")
-    assert going.chat.dialogue.turns[0].thinking == "hm"
-    assert "hm" not in going.told()
-    going.say("/set show-thinking on")
-    going.say("and?")
-    assert "hm\n" in going.told()
-
-
-def test_a_thought_that_does_not_end_is_shown_and_told(going: Talk) -> None:
-    from scripted import BEGIN_THOUGHT
-
-    going.answers(lambda: script([BEGIN_THOUGHT, *map(ord, "endless")]))
-    going.say("hi")
-    told = going.told()
-    assert "endless\n" in told
-    assert "ended within a thought" in told
-    assert going.printed().strip() == ""
-    assert going.turns == []
-    assert going.chat.dialogue.question == "hi"
-
-
-def test_a_disk_that_fails_is_told_once_and_the_chat_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "chats").write_text("in the way")
-    going = talk(tmp_path)
-    going.say("one")
-    assert "not kept from here on" in going.told()
-    going.say("two")
-    assert going.told() == ""
-    assert len(going.turns) == 2
-
-
-def test_nothing_is_written_where_nothing_is_to_be_kept(tmp_path: Path) -> None:
-    going = talk(None)
-    going.say("one")
-    going.say("/undo")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_text_that_is_none_is_refused(going: Talk) -> None:
-    for line in ("a\udce9", "/system a\udce9"):
-        with pytest.raises(DgemmaError, match="UTF-8"):
-            going.say(line)
-    assert going.turns == []
-    assert going.chat.dialogue.question is None
