@@ -121,8 +121,8 @@ def _usage(error: Exception) -> DgemmaError:
     command = context.command_path if context is not None else "dgemma"
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
     message = re.sub(r"Value error, |, unable to (parse|interpret) .*", "", message)  # pydantic's manner of speaking
-    example = f"{context.command.epilog}\n" if "Missing argument" in message and context.command.epilog else ""
-    found = DgemmaError(message, f"{example}See: {command} --help")
+    example = context.command.epilog if context is not None and message.startswith("Missing argument") else None
+    found = DgemmaError(message, "\n".join(filter(None, (example, f"See: {command} --help"))))
     found.exit_code = getattr(error, "exit_code", 2)
     return found
 
