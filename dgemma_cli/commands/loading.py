@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dgemma_cli.terminal.narrator import Language
 from dgemma_cli.units import size
 
 if TYPE_CHECKING:
+    from dgemma_cli.commands.before_loading import Length
     from dgemma_cli.commands.memory_report import Report
     from dgemma_cli.device import Choice
     from dgemma_cli.engine.events import Event
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from dgemma_cli.engine.session import Session as Conversation
     from dgemma_cli.engine.shelf import Shelf
     from dgemma_cli.fit import Fit
+    from dgemma_cli.model.config import ModelConfig
     from dgemma_cli.model.model import Model
     from dgemma_cli.prompting.prompter import Prompter
 
@@ -134,11 +137,11 @@ def load_session(
     tell: Callable[[str], None] | None = None,
     work: Work = USUAL,
     flags: tuple[str, ...] = ("--best-of",),
-    context: int = CONTEXT,
+    context: int | Callable[[Prompter, ModelConfig], Length] = CONTEXT,
 ) -> Session:
     """Find and load a model. progress: bytes loaded and bytes in all. fit: how it may be made to fit. tell: is told in
     a line if it is changed for that, beforehand, and if a GPU has to do without its fast kernels. work: how canvases
-    will be denoised, for which there must be memory.
+    will be denoised, for which there must be memory. context: tokens that there must be memory for, or how to tell.
 
     Raises ModelUnavailable, CheckpointError, NoDevice, OutOfMemory.
     """
@@ -152,7 +155,11 @@ def load_session(
 
     prompter = Prompter.load(location.folder)
     checkpoint = read_checkpoint(location.folder)
-    report = judge_before_loading(location.name, checkpoint, device, dtype, fit, work, flags, context)
+    judge = partial(judge_before_loading, location.name, checkpoint, device, dtype, fit, work, flags)
+    if isinstance(context, int):
+        report = judge(context=context)
+    else:
+        report = judge(partial(context, prompter, checkpoint.config))
     plan = report.plan if report is not None else None
     if plan is not None and not plan.as_stored and tell is not None:
         tell(f"to fit into {size(report.room if report else 0)}: {plan}")

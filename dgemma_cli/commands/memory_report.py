@@ -184,10 +184,11 @@ def judge(
     device: str = "auto",
     work: Work = USUAL,
     flags: tuple[str, ...] = (),
+    answer: int = 0,
 ) -> Report:
     """Hold a model against a device of a machine; with "auto" against the GPU with the most free memory. work: whether
     Triton's kernels compute is seen here. flags: what the command asking has to ask for less with, of "--best-of",
-    "--parallel", "--cache" and "--context".
+    "--parallel", "--cache" and "--context"; answer: what of the context is for --max-tokens, which can ask for less.
 
     Where there is no GPU a large model is not put on the CPU unasked.
     """
@@ -219,7 +220,7 @@ def judge(
         problem = OutOfMemory(
             f"{subject.name} needs {size(needs.total)} with {context:,} tokens of context{_besides(work)}, "
             f"{size(room)} are free on {place}{cap}.",
-            _what_else(subject, machine, replace(place, room=allowed), context, fit, others, work, flags),
+            _what_else(subject, machine, replace(place, room=allowed), context, fit, others, work, flags, answer),
         )
     elif subject.download > subject.disk_free:
         problem = DiskError(
@@ -259,7 +260,9 @@ def _on_the_cpu(needs: Needs, room: int) -> str:
     return f"it needs {size(needs.total)}, {size(room)} are free, {fits}."
 
 
-def _asking_less(context: int, work: Work, flags: tuple[str, ...]) -> Iterator[list[tuple[str, int, Work]]]:
+def _asking_less(
+    context: int, work: Work, flags: tuple[str, ...], answer: int
+) -> Iterator[list[tuple[str, int, Work]]]:
     """For each flag the ways to ask for less with it, from the one that takes least away: in words, context, work."""
     if "--best-of" in flags:
         counts = range(work.canvases - 1, 0, -1)
@@ -275,6 +278,8 @@ def _asking_less(context: int, work: Work, flags: tuple[str, ...]) -> Iterator[l
         yield ways
     if "--context" in flags:
         yield [(f"less context: --context {n}", n, work) for n in (4096, 2048, 1024) if n < context]
+    lengths = (n for n in (32768, 8192, 2048, 1024, 512, 256) if n < answer)
+    yield [(f"a shorter answer: --max-tokens {n}", context - answer + n, work) for n in lengths]
 
 
 def _what_else(
@@ -286,6 +291,7 @@ def _what_else(
     others: list[str],
     work: Work,
     flags: tuple[str, ...],
+    answer: int,
 ) -> str:
     """What takes the memory, and what would fit instead: one a line."""
     gpu, kind, room = place.gpu, place.kind, place.room
@@ -305,7 +311,7 @@ def _what_else(
     def fits(context: int, work: Work) -> bool:
         return plan(subject.footprint_of, context, place, fit, work) is not None
 
-    for ways in _asking_less(context, work, flags):
+    for ways in _asking_less(context, work, flags, answer):
         fitting = next((words for words, tokens, less in ways if fits(tokens, less)), None)
         if fitting is not None:
             lines.append(f"It fits with {fitting}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from dgemma_cli.commands.before_loading import work_of
+from dgemma_cli.commands.before_loading import Length, work_of
 from dgemma_cli.commands.demonstration import introduce
 from dgemma_cli.commands.where import Where
 from dgemma_cli.commands.writers import Choice, find
@@ -27,6 +27,10 @@ from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
 from dgemma_cli.terminal.summary import Summary, statistics, warnings
 from dgemma_cli.writing import Writer
+
+if TYPE_CHECKING:
+    from dgemma_cli.model.config import ModelConfig
+    from dgemma_cli.prompting.prompter import Prompter
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def perform(request: Request, environment: Environment) -> None:
                 request.where.warm,
                 request.where.keep,
                 work_of(request.options),
+                partial(_length, request, messages),
             ),
             environment,
             _progress(request, view),
@@ -105,6 +110,14 @@ def perform(request: Request, environment: Environment) -> None:
             for sink in sinks:
                 sink.show(entry)
     _sum_up(request, environment, summary, view)
+
+
+def _length(request: Request, messages: Sequence[Message], prompter: Prompter, config: ModelConfig) -> Length:
+    """Of the prompt and the longest answer. Raises UsageError where the prompt leaves no room for any."""
+    prompt = len(prompter.encode(messages, request.thinking))
+    config.check_prompt(prompt)
+    canvases = -(-request.options.max_tokens // config.canvas_length)
+    return Length(prompt, canvases * config.canvas_length)
 
 
 def _view(request: Request, environment: Environment) -> LiveView:

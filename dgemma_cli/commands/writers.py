@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dgemma_cli.catalog.resolve import resolve
 from dgemma_cli.commands import loading
-from dgemma_cli.engine.options import Options
+from dgemma_cli.engine.options import CONTEXT, Options
 from dgemma_cli.errors import DgemmaError
 from dgemma_cli.fit import Fit, written
 from dgemma_cli.memory import Work
@@ -20,13 +21,18 @@ from dgemma_cli.terminal.entries import Entry
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.writing import Conversation, InProcess, Writer
 
+if TYPE_CHECKING:
+    from dgemma_cli.commands.before_loading import Length
+    from dgemma_cli.model.config import ModelConfig
+    from dgemma_cli.prompting.prompter import Prompter
+
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which model, and where it may write. warm: a server on this machine may; keep: one is to be left behind, idle for
-    so long ("10m") at the most; work: what there must be memory for, where it is loaded here.
+    so long ("10m") at the most; work, context: what there must be memory for, where it is loaded here.
     """
 
     model: str
@@ -36,6 +42,7 @@ class Choice:
     warm: bool
     keep: str | None
     work: Work
+    context: int | Callable[[Prompter, ModelConfig], Length] = CONTEXT
 
 
 def find(
@@ -52,8 +59,18 @@ def find(
     """
 
     def load() -> Writer:
-        where = choice.device, choice.dtype
-        return InProcess(loading.load_session(choice.model, *where, progress, choice.fit, warn, choice.work))
+        session = loading.load_session(
+            choice.model,
+            choice.device,
+            choice.dtype,
+            progress,
+            choice.fit,
+            warn,
+            choice.work,
+            ("--best-of",),
+            choice.context,
+        )
+        return InProcess(session)
 
     if not choice.warm:
         return load()

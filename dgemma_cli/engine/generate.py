@@ -76,11 +76,7 @@ def generate(
     canvas_length, context = model.config.canvas_length, model.config.max_context
     if len(ids) <= cache.length:
         raise UsageError("The prompt is empty." if not ids else "The prompt holds nothing beyond the cache.")
-    if len(ids) + canvas_length > context:
-        raise UsageError(
-            f"The prompt has {len(ids):,} tokens; with a canvas of {canvas_length} the context of {context:,} is full.",
-            "Shorten the prompt.",
-        )
+    model.config.check_prompt(len(ids))
     given = _given(options, model, len(ids))
     eos = torch.tensor(sorted(model.defaults.eos_ids), dtype=torch.int64, device=model.device)
     seed = secrets.randbits(32) if options.seed is None else options.seed

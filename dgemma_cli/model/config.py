@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgemma_cli.errors import CheckpointError
+from dgemma_cli.errors import CheckpointError, UsageError
 
 _MISSING = object()
 _MOST = 2**31 - 1  # of any size: products of a few still fit torch's 64 bits where the files agree
@@ -99,6 +99,15 @@ class ModelConfig:
                 f"config.json: top_k_experts {found.top_k_experts} is more than num_experts {found.num_experts}."
             )
         return found
+
+    def check_prompt(self, tokens: int) -> None:
+        """Raises UsageError unless a canvas has room behind a prompt of so many tokens."""
+        if tokens + self.canvas_length > self.max_context:
+            raise UsageError(
+                f"The prompt has {tokens:,} tokens; with a canvas of {self.canvas_length} the context of "
+                f"{self.max_context:,} is full.",
+                "Shorten the prompt.",
+            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from dgemma_cli import memory
 from dgemma_cli.__main__ import main
 from dgemma_cli.chat.settings import Settings
 from dgemma_cli.commands import before_loading, conversing, hosting, loading
-from dgemma_cli.commands.before_loading import work_of
+from dgemma_cli.commands.before_loading import Length, work_of
+from dgemma_cli.commands.memory_report import Report
 from dgemma_cli.commands.where import Where
 from dgemma_cli.engine.options import Options
 from dgemma_cli.errors import NoDevice, OutOfMemory, UsageError
 from dgemma_cli.fit import Place, parse_fit, plan
 from dgemma_cli.machine import Gpu, Machine
 from dgemma_cli.memory import Work
+from dgemma_cli.prompting.prompter import Prompter
 from dgemma_cli.sampling.presets import Preset
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.weights.checkpoint import Checkpoint, read_checkpoint
@@ -58,7 +61,7 @@ def between(one: Recipe, other: Recipe) -> str:
 
 def test_a_cap_packs_the_model_and_says_so(dgemma: Run) -> None:
     cap = between(Recipe(), recipe(dense="8bit"))
-    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "--json", "-v")
+    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "--json", "-v", "-n", "4096")
     assert code == 0
     found = json.loads(out)
     assert found["fit"] == "attention, mlp, self-conditioning, embedding int8"
@@ -75,9 +78,15 @@ def test_nothing_is_changed_unasked(dgemma: Run) -> None:
 
 def test_quiet(dgemma: Run) -> None:
     cap = between(Recipe(), recipe(dense="8bit"))
-    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "-q")
+    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "-q", "-n", "4096")
     assert (code, err) == (0, "")
     assert "Paris" in out
+
+
+def test_a_run_needs_what_its_prompt_and_answer_take(dgemma: Run) -> None:
+    cap = between(Recipe(), recipe(dense="8bit"))  # with all of nano's context
+    code, out, err = dgemma("--fit", cap, "--dtype", "float32", "--json", "-n", "64")
+    assert (code, json.loads(out)["fit"], err) == (0, "as stored", "")
 
 
 def test_too_small_a_cap(dgemma: Run) -> None:
@@ -120,6 +129,28 @@ def test_the_judgement_of_check(monkeypatch: pytest.MonkeyPatch) -> None:
     on_host = before_loading.judge_before_loading("m", checkpoint, "cpu", "auto", "auto")
     assert on_host is not None
     assert on_host.device == "cpu"
+
+
+def test_the_length_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = large(monkeypatch)
+    most = checkpoint.config.max_context
+
+    def judged(prompt: int, answer: int) -> Report:
+        length = partial(Length, prompt, answer)
+        report = before_loading.judge_before_loading("m", checkpoint, "cpu", "float32", "off", length=length)
+        assert report is not None
+        return report
+
+    assert judged(100, 256).context == 356
+    assert judged(100, 8192).context == judged(most - 64, 256).context == most
+    large(monkeypatch, host=(judged(1000, 256).needs(Work()).total + 1000) / GB)
+    with pytest.raises(OutOfMemory, match=r"m needs .* with 3,048 tokens of context") as caught:
+        judged(1000, 2048)
+    assert "It fits with a shorter answer: --max-tokens 1024\n" in caught.value.hint
+    assert judged(1000, 1024).context == 2024
+    with pytest.raises(OutOfMemory) as caught:
+        judged(3000, 256)
+    assert "--max-tokens" not in caught.value.hint
 
 
 def test_memory_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +215,10 @@ def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_p
     environment = Environment.current()
     if command == "run":
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-        assert main(["run", "-m", "nano", "--device", "cpu", "--best-of", "3", "--repair", "Hi"]) == NoDevice.exit_code
+        assert (
+            main(["run", "-m", "nano", "--device", "cpu", "-n", "300", "--best-of", "3", "--repair", "Hi"])
+            == NoDevice.exit_code
+        )
     elif command == "chat":
         settings = Settings(Options(best_of=3, repair=True))
         place = Where(False, None, None)
@@ -198,9 +232,12 @@ def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_p
         serving = hosting.Serving("nano", "cpu", "auto", "off", reach, None, 5, 1, 800, 200, 1, 7, False, None)
         with pytest.raises(NoDevice, match="far enough"):
             hosting.hold(serving, environment)
+    if command == "run":
+        length = asked.pop()(Prompter.load(NANO), read_checkpoint(NANO).config)
+        assert (length.answer, 3 < length.prompt < 20) == (320, True)  # whole canvases
     expected = {
-        "run": [Work(canvases=3, plain=True)],
-        "chat": [Work(canvases=3, plain=True, goes_on=True)],
+        "run": [Work(canvases=3, plain=True), ("--best-of",)],
+        "chat": [Work(canvases=3, plain=True, goes_on=True), ("--best-of",), 8192],
         "serve": [Work(replies=5, at_rest=7, plain=True, goes_on=True), ("--parallel", "--cache"), 1000],
     }
     assert asked == expected[command]
