@@ -233,8 +233,11 @@ def test_what_is_asked_reaches_the_loader(monkeypatch: pytest.MonkeyPatch, tmp_p
         with pytest.raises(NoDevice, match="far enough"):
             hosting.hold(serving, environment)
     if command == "run":
-        length = asked.pop()(Prompter.load(NANO), read_checkpoint(NANO).config)
-        assert (length.answer, 3 < length.prompt < 20) == (320, True)  # whole canvases
+        prompter, config, length = Prompter.load(NANO), read_checkpoint(NANO).config, asked.pop()
+        found = length(prompter, config)
+        assert (found.answer, 3 < found.prompt < 20) == (320, True)  # whole canvases
+        with pytest.raises(UsageError, match="the context of 65 is full"):
+            length(prompter, replace(config, max_context=65))
     expected = {
         "run": [Work(canvases=3, plain=True), ("--best-of",)],
         "chat": [Work(canvases=3, plain=True, goes_on=True), ("--best-of",), 8192],
