@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from dgemma_cli.terminal.line_editor import LineEditor, file_history, no_history
 from dgemma_cli.terminal.live import LiveView
 from dgemma_cli.terminal.painter import Painter
 from dgemma_cli.terminal.palette import Palette
+from dgemma_cli.terminal.typed_ahead import typed_ahead
 from dgemma_cli.terminal.untrusted import visible
 from dgemma_cli.writing import HERE, Writer
 
@@ -134,16 +136,17 @@ def _load(opening: Opening, environment: Environment, settings: Callable[[], Set
             say()
 
     view: LiveView | None = None
-    if not opening.live:
-        return find_with(None)
-    painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
-    loading = view = LiveView(painter, Palette(opening.color, environment.unicode))
-    loading.start(f"loading {name}")
-    try:
-        return find_with(lambda done, total: loading.tell(f"loading {name} {done / max(1, total):.0%}"))
-    finally:
-        view = None
-        loading.close()
+    with typed_ahead(environment.stdin.fileno()) if environment.stdin_is_terminal else nullcontext():
+        if not opening.live:
+            return find_with(None)
+        painter = Painter.on_terminal(environment.stderr.fileno(), environment.encode_for_terminal)
+        loading = view = LiveView(painter, Palette(opening.color, environment.unicode))
+        loading.start(f"loading {name}")
+        try:
+            return find_with(lambda done, total: loading.tell(f"loading {name} {done / max(1, total):.0%}"))
+        finally:
+            view = None
+            loading.close()
 
 
 def _history(environment: Environment, state: Path, tell: Callable[[str], None]) -> History:

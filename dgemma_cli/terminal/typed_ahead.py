@@ -1,4 +1,4 @@
-"""The keyboard while an answer is written: what is typed waits for the next prompt and is not seen on the screen."""
+"""The keyboard while a model is loaded or an answer written: what is typed waits for the next prompt, unseen."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,24 @@ def test_what_is_typed_during_an_answer_comes_after_it(chat: Callable[..., Termi
     terminal.until(lambda lines: lines.count("Hello, world.") == 2 and lines[-1] == ">")
     assert left(terminal)[2:] == ["> one", "Hello, world.", "> two", "Hello, world.", ">"]
     assert spoken(tmp_path) == ["one", "Hello, world.", "two", "Hello, world."]
+
+
+@pytest.mark.parametrize("live", ["--live", "--no-live"])
+def test_what_is_typed_while_the_model_loads_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, live: str
+) -> None:
+    monkeypatch.setattr(emulated, "SCRIPTED", CHATTING)
+    own = {"DGEMMA_STATE_DIR": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+    terminal = Terminal("chat", live, variables=own, load_ms="1500")
+    while termios.tcgetattr(terminal.process.child_fd)[3] & termios.ECHO:
+        assert terminal.read()
+    assert GREETING not in terminal.lines()
+    terminal.process.send("one\r")
+    terminal.process.send("two\r")
+    terminal.until(lambda lines: lines.count("Hello, world.") == 2 and lines[-1] == ">")
+    assert left(terminal) == [
+        COMMAND_LINE, GREETING, "> one", "Hello, world.", "> two", "Hello, world.", ">",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
