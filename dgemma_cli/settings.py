@@ -34,6 +34,13 @@ def read(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is no TOML: {error}.", "Mend the line, or take the file away.") from None
 
 
+def holds(file: Path, key: str) -> bool:
+    """Whether ``key`` ("preset", or "chat.preset") stands in ``file``. Raises UsageError as ``read`` does."""
+    table, _, name = key.rpartition(".")
+    place = read(file).get(table) if table else read(file)
+    return isinstance(place, Mapping) and name in place
+
+
 def change(file: Path, key: str, value: Value | None) -> None:
     """Set ``key`` ("preset", or "chat.preset" for one command) in ``file``, or take it out (None). The rest of the
     file stays as it is, comments too; nobody ever sees half of it. Raises UsageError or DiskError.

@@ -54,7 +54,7 @@ def obey(chat: Chat, line: str) -> None:
     elif not line.startswith("/"):
         chat.ask(line)
     else:
-        word, _, rest = line[1:].strip().partition(" ")
+        word, rest = (*line[1:].split(maxsplit=1), "", "")[:2]
         name = word.lower()
         command = COMMANDS.get(ALIASES.get(name, name))
         if command is None:
@@ -62,7 +62,7 @@ def obey(chat: Chat, line: str) -> None:
                 f"There is no command /{word}.",
                 near(word, list(COMMANDS), "/") + f"\nTo send it as a question: /{line}",
             )
-        command.run(chat, rest.strip())
+        command.run(chat, rest)
 
 
 def _help(chat: Chat, rest: str) -> None:

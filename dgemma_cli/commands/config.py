@@ -86,6 +86,7 @@ def get(context: typer.Context, key: Key) -> None:
     Where it comes from goes to standard error.
     """
     environment = Environment.current()
+    key = _underscored(key)
     _parameter(context, key)
     name = key.rpartition(".")[2]
     rows = {row.key: row for row in _rows(context, environment)}
@@ -98,10 +99,11 @@ def get(context: typer.Context, key: Key) -> None:
 def set_(
     context: typer.Context,
     key: Key,
-    value: Annotated[str, typer.Argument(autocompletion=_values, help="Its value.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", autocompletion=_values, help="Its value.")],
 ) -> None:
     """Write a setting into the file."""
     environment = Environment.current()
+    key = _underscored(key)
     file = settings.config_file(environment.variables)
     settings.change(file, key, defaults.parsed(_parameter(context, key), value, key))
     variable = defaults.PREFIX + key.rpartition(".")[2].upper()
@@ -112,9 +114,16 @@ def set_(
 @config.command("unset")
 def unset(context: typer.Context, key: Key) -> None:
     """Take a setting out of the file."""
-    environment = Environment.current()
-    _parameter(context, key)
-    settings.change(settings.config_file(environment.variables), key, None)
+    file = settings.config_file(Environment.current().variables)
+    if not settings.holds(file, key):  # what stands there may go, even if it means nothing
+        key = _underscored(key)
+        _parameter(context, key)
+    settings.change(file, key, None)
+
+
+def _underscored(key: str) -> str:
+    """The key that is meant by an option's name: max-tokens is max_tokens."""
+    return key.replace("-", "_")
 
 
 def _parameter(context: typer.Context, key: str) -> Any:

@@ -50,16 +50,16 @@ def entries(tree: Any, values: Mapping[str, Any], file: Path) -> Iterator[tuple[
     for key, value in values.items():
         if isinstance(value, Mapping):
             if key not in tree.commands:
-                raise _unknown(file, "command", key, tree.commands)
+                raise _unknown(file, "command", key, tree.commands, "")
             for inner, inner_value in value.items():
                 if inner not in known or key not in known[inner].uses:
                     here = [each for each, setting in known.items() if key in setting.uses]
-                    raise _unknown(file, f"setting of {key}", inner, here)
+                    raise _unknown(file, f"setting of {key}", inner, here, f"{key}.{inner}")
                 _check(known[inner].uses[key], inner_value, f"{file}: {key}.{inner}")
                 yield key, known[inner], inner_value
         else:
             if key not in known:
-                raise _unknown(file, "setting", key, known)
+                raise _unknown(file, "setting", key, known, key)
             for parameter in known[key].uses.values():
                 _check(parameter, value, f"{file}: {key}")
             yield None, known[key], value
@@ -110,7 +110,8 @@ def _check_sense(name: str, value: Any) -> None:
         check_device(value)
 
 
-def _unknown(file: Path, what: str, name: str, candidates: Any) -> UsageError:
+def _unknown(file: Path, what: str, name: str, candidates: Any, key: str) -> UsageError:
     near = near_names(name, candidates)
     hint = f"Did you mean {' or '.join(near)}?\n" if near else ""
+    hint += f"This takes it out: dgemma config unset {key}\n" if key else ""
     return UsageError(f"{file}: there is no {what} called {name!r}.", f"{hint}All there are: dgemma config list")

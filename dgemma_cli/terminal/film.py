@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgemma_cli.errors import DiskError, UsageError
+from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.entries import Block, Entry, Finish, Start, Step
 from dgemma_cli.terminal.frame import Scene
 from dgemma_cli.terminal.json_lines import read_lines
@@ -41,7 +41,7 @@ class Film:
 def load_film(path: Path, speed: float, least: float) -> Film:
     """Read a recording. See ``cut`` for speed and least.
 
-    Raises UsageError for a file that is no recording, DiskError for one that cannot be read.
+    Raises UsageError for a file that is no recording, or cannot be read.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -49,7 +49,7 @@ def load_film(path: Path, speed: float, least: float) -> Film:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no recording.", "Make one with: dgemma run --record FILE …") from None
     except OSError as error:
-        raise DiskError(f"{path} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def cut(entries: Sequence[tuple[float, Entry]], speed: float, least: float) -> Film:

@@ -28,6 +28,13 @@ def test_an_unknown_command_gets_near_names_and_the_way_out(going: Talk, line: s
     assert going.turns == []
 
 
+def test_what_follows_a_command_may_stand_on_the_next_line(going: Talk) -> None:
+    going.say("/system\nBe brief.\nBe kind.")
+    assert going.chat.dialogue.system == "Be brief.\nBe kind."
+    with pytest.raises(UsageError, match=r"^There is no command /undu\.$"):
+        going.say("/undu\nand more")
+
+
 def test_help_names_every_command(going: Talk) -> None:
     from dgemma_cli.chat.slash import ALIASES, COMMANDS
 

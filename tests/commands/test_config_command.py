@@ -125,5 +125,24 @@ def test_nonsense_is_not_written(file: Path, arguments: tuple[str, str], capsys:
     assert not file.exists()
 
 
+def test_what_means_nothing_any_more_can_be_taken_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("presett = 1\nsteps = 3\n[chat]\nmark-down = true\n")
+    for key, rest in (("presett", "steps = 3\n[chat]\nmark-down = true\n"), ("chat.mark-down", "steps = 3\n")):
+        assert run() == 2
+        assert f"This takes it out: dgemma config unset {key}\n" in capsys.readouterr().err
+        assert main(["config", "unset", key]) == 0
+        assert file.read_text() == rest
+    assert main(["config", "unset", "presett"]) == 2  # it is not there
+
+
+def test_a_key_may_be_spelt_as_the_option(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "set", "chat.max-tokens", "9"]) == 0
+    assert file.read_text() == "[chat]\nmax_tokens = 9\n"
+    assert main(["config", "get", "chat.max-tokens"]) == 0
+    assert capsys.readouterr().out == "9\n"
+    assert main(["config", "unset", "chat.max-tokens"]) == 0
+    assert file.read_text() == ""
+
+
 def test_what_removes_models_takes_none_from_the_settings() -> None:
     assert "rm" not in defaults.settings(get_command(app))["model"].uses

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scripted import LANGUAGE, script, spell
 
-from dgemma_cli.errors import DiskError, UsageError
+from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.entries import Entry, Start
 from dgemma_cli.terminal.film import Film, command_line, cut, load_film
 from dgemma_cli.terminal.frame import draw
@@ -63,9 +63,9 @@ def test_a_film_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_no_recording_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         load_film(tmp_path / "none", 1.0, 0.0)
-    with pytest.raises(DiskError, match="directory"):
+    with pytest.raises(UsageError, match="directory"):
         load_film(tmp_path, 1.0, 0.0)
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
