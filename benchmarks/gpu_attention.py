@@ -77,7 +77,7 @@ def _in_tiles(dim: int, q: Tensor, first: Tensor, start: Tensor) -> dict[str, Ca
     from dgemma_cli.kernels.attention import Tiles, attend_canvas
 
     def within(tiles: Tiles, splits: int) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda k, v: attend_canvas(q, k, v, first, start, None, tiles, splits)
+        return lambda k, v: attend_canvas(q, k, v, first, start, tiles=tiles, splits=splits)
 
     return {
         f"{tiles} in {splits}": within(tiles, splits)

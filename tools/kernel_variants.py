@@ -55,6 +55,11 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
+def laid_out(tokens: int, planes: int) -> Tensor:
+    """What a product reads that way."""
+    return empty(tokens, HIDDEN) if planes == 1 else empty(tokens, planes, HIDDEN // planes)
+
+
 def matrices(form: str, count: int, stack: int, rows: int, columns: int) -> Matrices:
     """Weights of a format, without memory."""
     with torch.device("meta"):
@@ -102,8 +107,8 @@ def _grouped(form: str, tokens: int) -> None:
     @variant(f"grouped {form} {tokens}")
     def launches() -> None:
         groups = grouping.group_by_expert(empty(tokens, TOP_K, dtype=torch.int32), EXPERTS)
-        x, weights = empty(tokens, HIDDEN), empty(tokens, TOP_K, dtype=torch.float32)
-        inner = grouped.grouped_gate_up(x, gate_up, groups, planes_of(down), planar=True)
+        x, weights = laid_out(tokens, planes_of(gate_up)), empty(tokens, TOP_K, dtype=torch.float32)
+        inner = grouped.grouped_gate_up(x, gate_up, groups, planes_of(down))
         grouped.grouped_down(inner, down, groups, weights)
 
 
@@ -112,7 +117,7 @@ def _dense(form: str, tokens: int) -> None:
 
     @variant(f"packed_linear {form} {tokens}")
     def launches() -> None:
-        dense.packed_linear(empty(tokens, HIDDEN), matrix, planar=True)
+        dense.packed_linear(laid_out(tokens, planes_of(matrix)), matrix)
 
 
 def _prompt(tokens: int) -> None:
@@ -122,19 +127,20 @@ def _prompt(tokens: int) -> None:
     @variant(f"prompt {tokens}")
     def launches() -> None:
         x, weight, start = empty(tokens, HIDDEN), empty(HIDDEN), empty(1, dtype=torch.int32)
-        norms.rms_norm(x, weight, EPS)
+        normed = norms.rms_norm(x, weight, EPS, 2)
         for (kv_heads, dim), window in ((SLIDING, WINDOW), (FULL, None)):
             rows = HEADS + (2 if dim == SLIDING[1] else 1) * kv_heads
             cache, turn = empty(kv_heads, CAPACITY, dim), empty(tokens, dim // 2, dtype=torch.float32)
-            qkv = dense.packed_linear(x, matrices("int8", 1, 1, rows * dim, HIDDEN))
+            qkv = dense.packed_linear(normed, matrices("int8", 1, 1, rows * dim, HIDDEN))
             norm = empty(dim)
             q = heads.split_heads(qkv, HEADS, kv_heads, norm, norm, turn, turn, cache, cache, start, EPS)
-            attention.attend_causal(q, cache, cache, start, window, splits=2)
-        x, *_, scores = norms.residual_norms(x, x, weight, weight, weight, empty(HIDDEN, dtype=torch.float32), EPS)
-        gate.gated(empty(tokens, 2 * DENSE))
+            attention.attend_causal(q, cache, cache, start, window, 2, splits=2)
+        of_router = empty(HIDDEN, dtype=torch.float32)
+        x, _, read, _ = norms.residual_norms(x, x, weight, weight, weight, of_router, EPS, 2, 4)
+        gate.gated(empty(tokens, 2 * DENSE), 2)
         shares, experts = router.route(empty(tokens, EXPERTS), TOP_K, empty(EXPERTS))
-        routed = grouped.routed_products(scores, shares, experts, gate_up, down)
-        norms.combine(x, x, routed, weight, weight, weight, empty(1), weight, EPS)
+        routed = grouped.routed_products(read, shares, experts, gate_up, down)
+        norms.combine(x, x, routed, weight, weight, weight, empty(1), weight, EPS, 2)
 
 
 _register()
@@ -143,15 +149,19 @@ _register()
 @variant("norms")
 def _norms() -> None:
     x, weight = empty(CANVAS, HIDDEN), empty(HIDDEN)
-    norms.rms_norm(x, weight, EPS)
+    of_router = empty(HIDDEN, dtype=torch.float32)
     norms.rms_norm(x, None, EPS)
-    norms.residual_norms(x, x, weight, weight, weight, empty(HIDDEN, dtype=torch.float32), EPS)
-    norms.combine(x, x, empty(CANVAS, TOP_K, HIDDEN), weight, weight, weight, empty(1), weight, EPS)
+    for dense_planes, routed_planes in ((1, 1), (1, 4), (2, 2), (2, 4), (4, 4)):
+        norms.residual_norms(x, x, weight, weight, weight, of_router, EPS, dense_planes, routed_planes)
+    for count in (1, 2, 4):
+        norms.rms_norm(x, weight, EPS, count)
+        norms.combine(x, x, empty(CANVAS, TOP_K, HIDDEN), weight, weight, weight, empty(1), weight, EPS, count)
 
 
 @variant("gate")
 def _gate() -> None:
-    gate.gated(empty(CANVAS, 2 * DENSE))
+    for count in (1, 2, 4):
+        gate.gated(empty(CANVAS, 2 * DENSE), count)
 
 
 @variant("router")
@@ -176,8 +186,9 @@ for _name, (_kv_heads, _dim) in (("sliding", SLIDING), ("full", FULL)):
         def _attention(kv_heads: int = _kv_heads, dim: int = _dim, splits: int = _splits) -> None:
             start, q, cache = empty(1, dtype=torch.int32), empty(CANVAS, HEADS, dim), empty(kv_heads, CAPACITY, dim)
             window = WINDOW if dim == SLIDING[1] else None
-            attention.attend_canvas(q, cache, cache, start, start, splits=splits)
-            attention.attend_causal(q, cache, cache, start, window, splits=splits)
+            for count in (1, 2, 4):
+                attention.attend_canvas(q, cache, cache, start, start, count, splits=splits)
+                attention.attend_causal(q, cache, cache, start, window, count, splits=splits)
 
 
 @variant("sampler")

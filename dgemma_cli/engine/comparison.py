@@ -119,15 +119,10 @@ def _network(model: FusedModel) -> tuple[float, float]:
 
 
 def _pass(model: Model, text: Tensor, canvas: Tensor, soft: Tensor, chunk: int) -> Tensor:
-    """Encode, with the last layer computed too; then denoise. Returns the last hidden states of the canvas."""
+    """Encode, so many tokens at once; then denoise. Returns the last hidden states of the canvas."""
     cache = model.new_cache()
     for some in text.split(chunk):
-        if isinstance(model, FusedModel):
-            model.encode(some, cache)
-            continue
-        cache.begin(len(some))
-        model.run_encoder(some[None], _positions(model, cache.length, len(some)), cache)
-        cache.end(len(some))
+        model.encode(some, cache)
     return model.run_decoder(canvas[None], soft[None], _positions(model, cache.length, len(canvas)), cache)[0]
 
 

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dgemma_cli.kernels.launch import architecture, require
+from dgemma_cli.kernels.planes import planar, rows_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ def attend_canvas(
     v: Tensor,
     first: Tensor,
     start: Tensor,
+    planes: int = 1,
     out: Tensor | None = None,
     tiles: Tiles | None = None,
     splits: int | None = None,
@@ -43,9 +45,9 @@ def attend_canvas(
     """Every query sees the positions first .. start + N - 1, of which the canvas itself is the last N.
 
     q: [N, heads, d]; k, v: [kv_heads, capacity, d] with the canvas written at ``start``; first, start: int32 [1] on the
-    device. d: a power of two from 16 to 512. Returns [N, heads * d].
+    device. d: a power of two from 16 to 512. Returns [N, heads * d], in ``planes``.
     """
-    return _attend(q, k, v, first, start, None, out, tiles, splits)
+    return _attend(q, k, v, first, start, None, planes, out, tiles, splits)
 
 
 def attend_causal(
@@ -54,6 +56,7 @@ def attend_causal(
     v: Tensor,
     start: Tensor,
     window: int | None,
+    planes: int = 1,
     out: Tensor | None = None,
     tiles: Tiles | None = None,
     splits: int | None = None,
@@ -62,7 +65,7 @@ def attend_causal(
 
     Otherwise as ``attend_canvas``.
     """
-    return _attend(q, k, v, None, start, window or 0, out, tiles, splits)
+    return _attend(q, k, v, None, start, window or 0, planes, out, tiles, splits)
 
 
 def tiles_for(dim: int, card: int | None) -> Tiles:
@@ -92,6 +95,7 @@ def _attend(
     first: Tensor | None,
     start: Tensor,
     window: int | None,
+    planes: int,
     out: Tensor | None,
     tiles: Tiles | None,
     splits: int | None,
@@ -99,7 +103,7 @@ def _attend(
     """Causal if ``window`` is an int, 0 for no window; ``first`` is for the other kind."""
     tokens, heads, dim = q.shape
     kv_heads, capacity, _ = k.shape
-    out = q.new_empty(tokens, heads * dim) if out is None else out
+    out = rows_in(planes, tokens, heads * dim, q, out)
     require(q, k, v, first, start, out)
     if dim & (dim - 1) or not 16 <= dim <= 512 or heads % kv_heads:
         raise ValueError(f"no attention for {heads} and {kv_heads} heads of {dim}")
@@ -114,12 +118,14 @@ def _attend(
         partial = mass = out  # never touched then
     _attend_tile[(row_tiles, kv_heads, splits)](
         q, k, v, start if first is None else first, start, out, partial, mass, tokens, capacity,
-        heads, group, dim, window is not None, window or 0, splits > 1, tiles.rows, tiles.keys,
+        heads, group, dim, window is not None, window or 0, splits > 1, planes, tiles.rows, tiles.keys,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     if splits > 1:
         rows = max(1, 2048 // dim)
-        _merge[(triton.cdiv(tokens * heads, rows),)](partial, mass, out, tokens * heads, dim, splits, rows, num_warps=4)
+        _merge[(triton.cdiv(tokens * heads, rows),)](
+            partial, mass, out, tokens * heads, heads, dim, splits, planes, rows, num_warps=4
+        )
     return out
 
 
@@ -140,7 +146,7 @@ def _splits(programs: int, device: torch.device) -> int:
 def _attend_tile(
     q_ptr, k_ptr, v_ptr, first_ptr, start_ptr, out_ptr, partial_ptr, mass_ptr, tokens, capacity,
     HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
-    SPLIT: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    SPLIT: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """One tile of query rows of one key head, over one part of the keys. A row is a token and a head of the group."""
     kv_head = tl.program_id(1)
@@ -199,11 +205,13 @@ def _attend_tile(
     corner += (tl.load(start_ptr, volatile=True) - start) * DIM
     total = tl.where(total > 0, total, 1.0)  # of a part without keys
     mixed = mixed / total[:, None]
+    place = corner // DIM + (row // GROUP) * HEADS + row % GROUP
     if not SPLIT:
-        tl.store(out_ptr + corner + at, mixed.to(out_ptr.dtype.element_ty), exists[:, None])
+        out = out_ptr + (corner + at if PLANES == 1 else _planar(place, dim, HEADS, DIM, PLANES))
+        tl.store(out, mixed.to(out_ptr.dtype.element_ty), exists[:, None])
     else:
         corner += split * tokens * HEADS * DIM
-        place = corner // DIM + (row // GROUP) * HEADS + row % GROUP
+        place += split * tokens * HEADS
         tl.store(mass_ptr + place, peak + tl.log2(total), exists)
         if begin < end:
             tl.store(partial_ptr + corner + at, mixed, exists[:, None])
@@ -211,7 +219,8 @@ def _attend_tile(
 
 @triton.jit(do_not_specialize=["count"])
 def _merge(
-    partial_ptr, mass_ptr, out_ptr, count, DIM: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr
+    partial_ptr, mass_ptr, out_ptr, count,
+    HEADS: tl.constexpr, DIM: tl.constexpr, SPLITS: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """The mean of the parts' outputs by their masses (log2 of the sums of exponentials); empty parts hold no output."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -226,4 +235,16 @@ def _merge(
         at = (split * count + row)[:, None].to(tl.int64) * DIM + dim[None, :]
         mixed += weight[:, None] * tl.load(partial_ptr + at, (weight > 0)[:, None] & (row < count)[:, None], 0.0)
         total += weight
-    tl.store(out_ptr + row[:, None] * DIM + dim[None, :], mixed / total[:, None], (row < count)[:, None])
+    out = out_ptr + _planar(row, dim, HEADS, DIM, PLANES)
+    tl.store(out, mixed / total[:, None], (row < count)[:, None])
+
+
+@triton.jit
+def _planar(place, dim, HEADS: tl.constexpr, DIM: tl.constexpr, PLANES: tl.constexpr):
+    """Where a head's numbers lie in the output, [places, DIM]. place: token * HEADS + head."""
+    if PLANES == 1:
+        at = place[:, None] * DIM + dim[None, :]
+    else:
+        column = (place % HEADS)[:, None] * DIM + dim[None, :]
+        at = (place // HEADS)[:, None] * (HEADS * DIM) + planar(column, HEADS * DIM, PLANES)
+    return at

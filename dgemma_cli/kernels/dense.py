@@ -13,29 +13,29 @@ import triton.language as tl
 from torch import Tensor
 
 from dgemma_cli.kernels.multiply import multiply, row_factors
-from dgemma_cli.kernels.planes import to_planes
+from dgemma_cli.kernels.planes import in_planes
 from dgemma_cli.kernels.tiles import interpreting, tile, tokens_in_tile
 from dgemma_cli.kernels.unpack import SUM_FACTOR
 from dgemma_cli.kernels.words import Matrices, words_of
 
 
-def packed_linear(x: Tensor, matrix: Matrices, *, planar: bool = False, out: Tensor | None = None) -> Tensor:
-    """x: [N, columns] -> [N, rows], of x's dtype. matrix: one; if stacked, the rows of its parts follow each other.
+def packed_linear(x: Tensor, matrix: Matrices, *, out: Tensor | None = None) -> Tensor:
+    """x: [N, columns] or in ``planes_of(matrix)`` planes -> [N, rows], of x's dtype. matrix: one; if stacked, the rows
+    of its parts follow each other.
 
-    planar: whether x is laid out already in ``planes_of(matrix)`` planes. out: its rows may lie apart, as those of a
-    part of a wider tensor do; the numbers of a row may not.
+    out: its rows may lie apart, as those of a part of a wider tensor do; the numbers of a row may not.
     """
     words = words_of(matrix)
-    if words.count != 1 or x.shape[1] != words.columns:
-        raise ValueError(f"{tuple(x.shape)} activations do not fit {words.count} x [{words.rows}, {words.columns}]")
-    tokens = x.shape[0]
+    if words.count != 1:
+        raise ValueError(f"one matrix is wanted, not {words.count}")
+    tokens, x = x.shape[0], in_planes(x, words.planes, words.columns)
     out = torch.empty(tokens, words.rows, dtype=x.dtype, device=x.device) if out is None else out
     if out.stride(1) != 1:
         raise ValueError("the numbers of an output row must lie side by side")
     size, at_once = tile("dense", words.planes), tokens_in_tile("dense", tokens)
     # Programs that read the same weights come one after the other: a cache smaller than a matrix has them still.
     _linear[(triton.cdiv(tokens, at_once), triton.cdiv(words.rows, size.rows))](
-        x.contiguous() if planar else to_planes(x, words.planes), out, tokens, out.stride(0),
+        x, out, tokens, out.stride(0),
         words.codes, words.codes if words.scale is None else words.scale,
         words.codes if words.factor is None else words.factor,
         OUT=words.rows, FORM=words.form, COLUMNS=words.columns, PLANES=words.planes, GROUP_WORDS=words.group_words,

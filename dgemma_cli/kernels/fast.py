@@ -14,8 +14,10 @@ from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.gate import gated
 from dgemma_cli.kernels.grouped import routed_products
 from dgemma_cli.kernels.operations import expert_matrices
-from dgemma_cli.kernels.packed import PackedLinear, StackedLinear
+from dgemma_cli.kernels.packed import PackedExperts, PackedLinear, StackedLinear
+from dgemma_cli.kernels.planes import in_planes
 from dgemma_cli.kernels.rows import unpacked_rows
+from dgemma_cli.kernels.words import planes_of
 
 
 class FastOperations:
@@ -33,12 +35,24 @@ class FastOperations:
     sample = staticmethod(sampler.sample)
     advance = staticmethod(canvas.advance)
 
+    def planes(self, module: nn.Module) -> int:
+        if isinstance(module, PackedLinear):
+            return planes_of(module.matrix)
+        if isinstance(module, PackedExperts):
+            return planes_of(module.gate_up)
+        if isinstance(module, StackedLinear):
+            wanted = {self.planes(part) for part in module.parts}
+            return wanted.pop() if len(wanted) == 1 else 1
+        return 1
+
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         if isinstance(module, PackedLinear):
             return packed_linear(x, module.matrix)
         if not isinstance(module, StackedLinear):
             return F.linear(x, module.weight)  # type: ignore[arg-type]
         parts = list(module.parts)
+        if isinstance(parts[0], PackedLinear) and self.planes(module) > 1:
+            x = in_planes(x, self.planes(module), parts[0].matrix.columns)  # once for all parts
         out = x.new_empty(len(x), sum(_rows(part) for part in parts))
         for part, columns in zip(parts, out.split([_rows(part) for part in parts], dim=1), strict=True):
             if isinstance(part, PackedLinear):
@@ -48,8 +62,9 @@ class FastOperations:
         return out
 
     def mlp(self, x: Tensor, module: nn.Module) -> Tensor:
-        inner = gated(self.linear(x, module.gate_up_proj))  # type: ignore[arg-type]
-        return self.linear(inner, module.down_proj)  # type: ignore[arg-type]
+        gate_up, down = module.gate_up_proj, module.down_proj
+        assert isinstance(gate_up, nn.Module) and isinstance(down, nn.Module)
+        return self.linear(gated(self.linear(x, gate_up), self.planes(down)), down)
 
     def experts(self, x: Tensor, module: nn.Module, weights: Tensor, experts: Tensor) -> Tensor:
         return routed_products(x, weights, experts, *expert_matrices(module))

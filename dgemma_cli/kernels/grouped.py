@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dgemma_cli.kernels.grouping import Groups, group_by_expert
 from dgemma_cli.kernels.multiply import multiply, row_factors
-from dgemma_cli.kernels.planes import to_planes
+from dgemma_cli.kernels.planes import in_planes, planar, rows_in
 from dgemma_cli.kernels.tiles import interpreting, tile
 from dgemma_cli.kernels.unpack import SUM_FACTOR
 from dgemma_cli.kernels.words import Matrices, Words, planes_of, words_of
@@ -27,25 +27,24 @@ from dgemma_cli.kernels.words import Matrices, Words, planes_of, words_of
 def routed_products(x: Tensor, weights: Tensor, experts: Tensor, gate_up: Matrices, down: Matrices) -> Tensor:
     """Each token's experts, each times its weight, not yet added up.
 
-    x: [N, hidden]; weights, experts: [N, k]. Returns [N * k, hidden]; row n * k + j is that of ``experts[n, j]``.
+    x: [N, hidden] or in ``planes_of(gate_up)`` planes; weights, experts: [N, k]. Returns [N * k, hidden]; row
+    n * k + j is that of ``experts[n, j]``.
     """
     count = down.shape[0] if isinstance(down, Tensor) else down.count
     groups = group_by_expert(experts, count)
     return grouped_down(grouped_gate_up(x, gate_up, groups, planes_of(down)), down, groups, weights)
 
 
-def grouped_gate_up(
-    x: Tensor, gate_up: Matrices, groups: Groups, planes: int, *, planar: bool = False, out: Tensor | None = None
-) -> Tensor:
-    """gelu(gate) * up of every entry, rows in the order of ``groups``: [N, hidden] -> [N * k, I].
+def grouped_gate_up(x: Tensor, gate_up: Matrices, groups: Groups, planes: int, *, out: Tensor | None = None) -> Tensor:
+    """gelu(gate) * up of every entry, rows in the order of ``groups``: [N, hidden] -> [N * k, I] in ``planes``, which
+    are those of what it is multiplied by next.
 
-    gate_up: the I rows of gate above those of up, for each expert. planes: how the result is laid out, ``planes_of``
-    what it is multiplied by next. planar: whether x is laid out already for ``gate_up``.
+    x: plain, or in ``planes_of(gate_up)`` planes. gate_up: the I rows of gate above those of up, for each expert.
     """
     words = words_of(gate_up)
     entries, inner = groups.order.numel(), words.rows // 2
-    out = torch.empty(entries, inner, dtype=x.dtype, device=x.device) if out is None else out
-    x = x.contiguous() if planar else to_planes(x, words.planes)
+    out = rows_in(planes, entries, inner, x, out)
+    x = in_planes(x, words.planes, words.columns)
     size, most = tile("grouped", words.planes), groups.tiles.shape[1]
     _gate_up[(triton.cdiv(2 * inner, size.rows), most)](
         x, out, groups.order, groups.tiles, most, TOP_K=groups.top_k, INNER=inner, OUT_PLANES=planes,
@@ -59,10 +58,10 @@ def grouped_down(
 ) -> Tensor:
     """Every entry's product times its routing weight, rows in the order of tokens: [N * k, I] -> [N * k, hidden].
 
-    inner: as ``grouped_gate_up`` gives it for ``planes_of(down)``; weights: [N, k], of any float dtype.
+    inner: as ``grouped_gate_up`` gives it, best in ``planes_of(down)`` planes; weights: [N, k], of any float dtype.
     """
     words = words_of(down)
-    entries = groups.order.numel()
+    entries, inner = groups.order.numel(), in_planes(inner, words.planes, words.columns)
     out = torch.empty(entries, words.rows, dtype=inner.dtype, device=inner.device) if out is None else out
     size, most = tile("grouped", words.planes), groups.tiles.shape[1]
     _down[(triton.cdiv(words.rows, size.rows), most)](
@@ -126,8 +125,7 @@ def _gate_up(
     # The tanh form of gelu, as tanh(u) = 2 sigmoid(2 u) - 1 has it.
     inner = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)) * up
     column = tl.program_id(0) * (ROWS // 2) + tl.arange(0, ROWS // 2)
-    planar = (column % OUT_PLANES) * (INNER // OUT_PLANES) + column // OUT_PLANES
-    out = out_ptr + place[:, None] * INNER + planar[None, :]
+    out = out_ptr + place[:, None] * INNER + planar(column, INNER, OUT_PLANES)[None, :]
     tl.store(out, inner.to(out_ptr.dtype.element_ty), mask=taken[:, None] & (column < INNER)[None, :])
 
 

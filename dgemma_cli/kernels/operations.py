@@ -55,6 +55,10 @@ class Advance(Protocol):
 class Operations(Protocol):
     """N tokens of one sequence. Keys and values are in buffers [kv_heads, capacity, d]; int32 [1] tensors hold what
     differs from pass to pass.
+
+    What a product reads may be laid out for it: in the planes that ``planes`` says for its module, [N, planes,
+    K / planes] for [N, K] (see ``words``). ``linear``, ``mlp`` and ``experts`` take either, and raise for another
+    number of planes; what is asked for rows "in planes" gives them so. One plane is plain rows, which all else takes.
     """
 
     name: str  # for people to read
@@ -67,6 +71,10 @@ class Operations(Protocol):
     @property
     def advance(self) -> Advance | None:
         """None: the rules themselves do it."""
+        ...
+
+    def planes(self, module: nn.Module) -> int:
+        """In how many planes a linear map, or a layer's experts, read best. An MLP reads as its ``gate_up_proj``."""
         ...
 
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
@@ -89,8 +97,8 @@ class Operations(Protocol):
         """The mean row of the embedding under each distribution: [..., V] -> [..., hidden]."""
         ...
 
-    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-        """Each row over its root mean square, times ``weight`` if there is one."""
+    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float, planes: int = 1) -> Tensor:
+        """Each row over its root mean square, times ``weight`` if there is one. In planes."""
         ...
 
     def residual_norms(
@@ -102,8 +110,12 @@ class Operations(Protocol):
         routed_weight: Tensor,
         router_weight: Tensor,
         eps: float,
+        dense_planes: int = 1,
+        routed_planes: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x' = x + norm(attended) * post_weight, and norm(x') times each of the three other weights."""
+        """x' = x + norm(attended) * post_weight, and norm(x') times each of the three other weights; the first two of
+        these in planes.
+        """
         ...
 
     def combine(
@@ -117,9 +129,10 @@ class Operations(Protocol):
         scalar: Tensor,
         next_weight: Tensor,
         eps: float,
+        next_planes: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """The end of a layer: x' = (x + norm(norm(dense) + norm(sum of routed))) * scalar with a weight to each norm,
-        and norm(x') * next_weight. routed: [N * k, hidden]; scalar: [1].
+        and norm(x') * next_weight, in planes. routed: [N * k, hidden]; scalar: [1].
         """
         ...
 
@@ -144,12 +157,14 @@ class Operations(Protocol):
         """
         ...
 
-    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor) -> Tensor:
-        """Every query [N, heads, d] looks at the positions first to start + N - 1: [N, heads * d]. Scale 1."""
+    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor, planes: int = 1) -> Tensor:
+        """Every query [N, heads, d] sees the positions first to start + N - 1. [N, heads * d] in planes; scale 1."""
         ...
 
-    def attend_causal(self, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int | None) -> Tensor:
-        """Query i looks at the last ``window`` positions up to start + i, or at all up to it: [N, heads * d]."""
+    def attend_causal(
+        self, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int | None, planes: int = 1
+    ) -> Tensor:
+        """Query i looks at the last ``window`` positions up to start + i, or at all. [N, heads * d] in planes."""
         ...
 
     def route(self, scores: Tensor, top_k: int, per_expert_scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,9 @@ class PlainOperations:
     sample: Sample | None = None
     advance: Advance | None = None
 
+    def planes(self, module: nn.Module) -> int:
+        return 1
+
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         return module(x)  # type: ignore[no-any-return]
 
@@ -41,10 +44,10 @@ class PlainOperations:
     def mean(self, probabilities: Tensor, embedding: nn.Module) -> Tensor:
         return embedding.mean(probabilities)  # type: ignore[no-any-return, operator]
 
-    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float, planes: int = 1) -> Tensor:
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        return (wide if weight is None else wide * weight.float()).to(x.dtype)
+        return _in_planes((wide if weight is None else wide * weight.float()).to(x.dtype), planes)
 
     def residual_norms(
         self,
@@ -55,12 +58,13 @@ class PlainOperations:
         routed_weight: Tensor,
         router_weight: Tensor,
         eps: float,
+        dense_planes: int = 1,
+        routed_planes: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = x + self.rms_norm(attended, post_weight, eps)
-        dense, routed, router = (
-            self.rms_norm(x, weight, eps) for weight in (dense_weight, routed_weight, router_weight)
-        )
-        return x, dense, routed, router
+        dense = self.rms_norm(x, dense_weight, eps, dense_planes)
+        routed = self.rms_norm(x, routed_weight, eps, routed_planes)
+        return x, dense, routed, self.rms_norm(x, router_weight, eps)
 
     def combine(
         self,
@@ -73,11 +77,12 @@ class PlainOperations:
         scalar: Tensor,
         next_weight: Tensor,
         eps: float,
+        next_planes: int = 1,
     ) -> tuple[Tensor, Tensor]:
         routed = routed.view(len(x), -1, x.shape[1]).sum(dim=1)
         both = self.rms_norm(dense, dense_weight, eps) + self.rms_norm(routed, routed_weight, eps)
         x = (x + self.rms_norm(both, post_weight, eps)) * scalar
-        return x, self.rms_norm(x, next_weight, eps)
+        return x, self.rms_norm(x, next_weight, eps, next_planes)
 
     def split_heads(
         self,
@@ -102,21 +107,27 @@ class PlainOperations:
         v.index_copy_(1, places, self.rms_norm(values, None, eps).transpose(0, 1))
         return _turn(self.rms_norm(split[:, :heads], q_norm, eps), cos, sin)
 
-    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor) -> Tensor:
+    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor, planes: int = 1) -> Tensor:
         place = torch.arange(k.shape[1], device=k.device)
         seen = (place >= first) & (place < start + len(q))
-        return _attend(q, k, v, seen[None])
+        return _in_planes(_attend(q, k, v, seen[None]), planes)
 
-    def attend_causal(self, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int | None) -> Tensor:
+    def attend_causal(
+        self, q: Tensor, k: Tensor, v: Tensor, start: Tensor, window: int | None, planes: int = 1
+    ) -> Tensor:
         place = torch.arange(k.shape[1], device=k.device)
         own = start + torch.arange(len(q), device=k.device)[:, None]
         seen = place <= own
         if window is not None:
             seen &= place > own - window
-        return _attend(q, k, v, seen)
+        return _in_planes(_attend(q, k, v, seen), planes)
 
     def route(self, scores: Tensor, top_k: int, per_expert_scale: Tensor) -> tuple[Tensor, Tensor]:
         return route(scores, top_k, per_expert_scale)
+
+
+def _in_planes(x: Tensor, planes: int) -> Tensor:
+    return x if planes == 1 else x.unflatten(-1, (-1, planes)).transpose(-1, -2).contiguous()
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A word holds P neighbouring columns: 4 of 4 bits, 2 of 8 bits, or 1 of bfloat16. So column k is in word k // P, and the
 columns k = j, j + P, j + 2 P, ... make up *plane* j. A kernel unpacks a tile of words into P tiles of the same shape,
 one for each plane, with no value moved between places, and multiplies each by the same plane of the activations. These
-lie in memory plane by plane ("planar"), so that a plane is one stretch: see ``planes``.
+lie in memory plane by plane, so that a plane is one stretch: see ``planes``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ back to the host; how much is in the cache stands in the device's memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,12 @@ class FusedModel(Model):
         self.chunk = max(chunk, self.config.canvas_length)
         self.kernels = f"{operations.name}, {executor.name}"
         self.run_by(executor)
-        self._layers = [_FusedLayer(cast(Layer, layer), operations) for layer in self.stack.layers]
+        layers = [cast(Layer, layer) for layer in self.stack.layers]
+        norms = [
+            Norm(layer.input_layernorm.weight, operations.planes(layer.self_attn.qkv_proj)) for layer in layers
+        ] + [Norm(self.stack.norm.weight, 1)]
+        self._first = norms[0]
+        self._layers = [_FusedLayer(*each, operations) for each in zip(layers, norms[1:], strict=True)]
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
         for layer in self.config.layers:
             rotary = self.config.rotary_sliding if layer.sliding else self.config.rotary_full
@@ -87,8 +93,14 @@ class FusedModel(Model):
         with on(self.device):
             x = self._embed(canvas)
             if soft is not None:
-                x = x + operations.mlp(operations.rms_norm(soft, conditioning.pre_norm.weight, eps), conditioning.mlp)
-            return self._pass(operations.rms_norm(x, None, eps), buffers, "denoise")
+                planes = operations.planes(conditioning.mlp.gate_up_proj)
+                normed = operations.rms_norm(soft, conditioning.pre_norm.weight, eps, planes)
+                x = x + operations.mlp(normed, conditioning.mlp)
+            stream = self._begin(operations.rms_norm(x, None, eps), buffers)
+            with self.stack.carrying():
+                for layer in self._layers:
+                    stream = layer(stream, buffers, "denoise")
+            return stream.normed
 
     def scores(self, hidden: Tensor) -> Tensor:
         """The head before its cap: [C, hidden] -> [C, V], of the model's dtype."""
@@ -113,24 +125,25 @@ class FusedModel(Model):
         encoding.ids.copy_(ids, non_blocking=True)
         encoding.run()
 
-    def _pass(self, x: Tensor, buffers: Buffers, run: Pass) -> Tensor:
-        """The stack: embeddings [N, hidden] -> [N, hidden], normed. Its keys lie behind those that are kept; whether
-        they are kept as well is the cache's matter.
+    def _encode(self, ids: Tensor, buffers: Buffers) -> None:
+        """For the sake of the cache alone: of the last layer only keys and values are computed. They lie behind those
+        that are kept; whether they are kept as well is the cache's matter.
         """
+        *layers, last = self._layers
+        with on(self.device):
+            stream = self._begin(self._embed(ids), buffers)
+            with self.stack.carrying():
+                for layer in layers:
+                    stream = layer(stream, buffers, "encode")
+                last.keep(stream, buffers)
+
+    def _begin(self, x: Tensor, buffers: Buffers) -> Stream:
+        """Before the first layer. x: embeddings [N, hidden], whose positions are those behind the kept ones."""
         positions = (buffers.length + torch.arange(len(x), device=x.device)).float()[:, None]
         turns = {kind: positions * frequencies for kind, frequencies in self._frequencies.items()}
         angles = {kind: (turn.cos(), turn.sin()) for kind, turn in turns.items()}
-        normed = self.operations.rms_norm(x, self._layers[0].input_weight, self.config.rms_norm_eps)
-        following = [*(layer.input_weight for layer in self._layers[1:]), self.stack.norm.weight]
-        with self.stack.carrying():
-            for index, layer in enumerate(self._layers):
-                shape = self.config.layers[index]
-                x, normed = layer(x, normed, following[index], *angles[_kind(shape)], buffers, run)
-        return normed
-
-    def _encode(self, ids: Tensor, buffers: Buffers) -> None:
-        with on(self.device):
-            self._pass(self._embed(ids), buffers, "encode")
+        normed = self.operations.rms_norm(x, self._first.weight, self.config.rms_norm_eps, self._first.planes)
+        return Stream(x, normed, angles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,32 +158,53 @@ class Encoding:
         return self.ids.nbytes
 
 
-class _FusedLayer:
-    """``stack.Layer`` for one sequence, in as few passes over the residual stream as it takes."""
+class Norm(NamedTuple):
+    """What is multiplied by behind a norm, [hidden], and the planes that its reader wants."""
 
-    def __init__(self, layer: Layer, operations: Operations) -> None:
+    weight: Tensor
+    planes: int
+
+
+class Stream(NamedTuple):
+    """Between two layers. x: the residual stream, [N, hidden]; normed: that as the next layer reads it, in its planes;
+    angles: cosines and sines for each kind of layer, float32 [N, d / 2].
+    """
+
+    x: Tensor
+    normed: Tensor
+    angles: Mapping[tuple[bool, int], tuple[Tensor, Tensor]]
+
+
+class _FusedLayer:
+    """``stack.Layer`` for one sequence, in as few passes over the residual stream as it takes.
+
+    following: the norm behind it, the next layer's first or the last of all.
+    """
+
+    def __init__(self, layer: Layer, following: Norm, operations: Operations) -> None:
         self._layer = layer
+        self._following = following
         self._operations = operations
         self._eps = layer.router.eps
         self._router_weight = layer.router.scale.detach().float() * layer.router.root
-        self.input_weight = layer.input_layernorm.weight
+        experts = layer.experts.kept if isinstance(layer.experts, OffloadedExperts) else layer.experts
+        self._attended_planes = operations.planes(layer.self_attn.o_proj)
+        self._dense_planes = operations.planes(layer.mlp.gate_up_proj)
+        self._routed_planes = operations.planes(experts)
 
-    def __call__(
-        self, x: Tensor, normed: Tensor, following: Tensor, cos: Tensor, sin: Tensor, buffers: Buffers, run: Pass
-    ) -> tuple[Tensor, Tensor]:
-        """x: the residual stream [N, hidden], normed: as this layer reads it; following: the weight of the next norm.
-        Returns the same two for what follows.
-        """
+    def __call__(self, stream: Stream, buffers: Buffers, run: Pass) -> Stream:
         layer, operations, eps = self._layer, self._operations, self._eps
-        attended = self._attend(normed, cos, sin, buffers, run)
+        attended = self._attend(self._heads(stream, buffers), buffers, run)
         x, dense, routed, router = operations.residual_norms(
-            x,
+            stream.x,
             attended,
             layer.post_attention_layernorm.weight,
             layer.pre_feedforward_layernorm.weight,
             layer.pre_feedforward_layernorm_2.weight,
             self._router_weight,
             eps,
+            self._dense_planes,
+            self._routed_planes,
         )
         dense = operations.mlp(dense, layer.mlp)
         scores = operations.linear(router, layer.router.proj)
@@ -179,7 +213,7 @@ class _FusedLayer:
         def mixture(module: nn.Module) -> Tensor:
             return operations.experts(routed, module, weights, experts)
 
-        return operations.combine(
+        x, normed = operations.combine(
             x,
             dense,
             layer.experts.lend(mixture) if isinstance(layer.experts, OffloadedExperts) else mixture(layer.experts),
@@ -187,23 +221,44 @@ class _FusedLayer:
             layer.post_feedforward_layernorm_2.weight,
             layer.post_feedforward_layernorm.weight,
             layer.encoder_scalar if run == "encode" else layer.decoder_scalar,
-            following,
+            self._following.weight,
             eps,
+            self._following.planes,
+        )
+        return Stream(x, normed, stream.angles)
+
+    def keep(self, stream: Stream, buffers: Buffers) -> None:
+        """Keys and values alone, into the buffers."""
+        self._heads(stream, buffers)
+
+    def _heads(self, stream: Stream, buffers: Buffers) -> Tensor:
+        """Writes keys and values; returns the queries, [N, heads, d]."""
+        attention = self._layer.self_attn
+        shape = attention.shape
+        qkv = self._operations.linear(stream.normed, attention.qkv_proj)
+        return self._operations.split_heads(
+            qkv,
+            shape.num_heads,
+            shape.num_kv_heads,
+            attention.q_norm.weight,
+            attention.k_norm.weight,
+            *stream.angles[_kind(shape)],
+            buffers.k[attention.index],
+            buffers.v[attention.index],
+            buffers.sliding if shape.sliding else buffers.length,
+            self._eps,
         )
 
-    def _attend(self, normed: Tensor, cos: Tensor, sin: Tensor, buffers: Buffers, run: Pass) -> Tensor:
-        attention, operations = self._layer.self_attn, self._operations
+    def _attend(self, q: Tensor, buffers: Buffers, run: Pass) -> Tensor:
+        attention, operations, planes = self._layer.self_attn, self._operations, self._attended_planes
         shape, k, v = attention.shape, buffers.k[attention.index], buffers.v[attention.index]
         start = buffers.sliding if shape.sliding else buffers.length
-        qkv = operations.linear(normed, attention.qkv_proj)
-        norms = attention.q_norm.weight, attention.k_norm.weight
-        q = operations.split_heads(qkv, shape.num_heads, shape.num_kv_heads, *norms, cos, sin, k, v, start, self._eps)
         if run == "encode":
             window = buffers.window if shape.sliding else None
-            attended = operations.attend_causal(q, k, v, start, window)
+            attended = operations.attend_causal(q, k, v, start, window, planes)
         else:
             first = buffers.first if shape.sliding else buffers.zero
-            attended = operations.attend_canvas(q, k, v, first, start)
+            attended = operations.attend_canvas(q, k, v, first, start, planes)
         return operations.linear(attended, attention.o_proj)
 
 

@@ -61,13 +61,13 @@ class AColumnLost(Reading):
 
 
 class LooksPastTheWindow(Reading):
-    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor) -> Tensor:
-        return super().attend_canvas(q, k, v, torch.zeros_like(first), start)
+    def attend_canvas(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, start: Tensor, planes: int = 1) -> Tensor:
+        return super().attend_canvas(q, k, v, torch.zeros_like(first), start, planes)
 
 
 class NotANumber(Reading):
-    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-        found = super().rms_norm(x, weight, eps).clone()
+    def rms_norm(self, x: Tensor, weight: Tensor | None, eps: float, planes: int = 1) -> Tensor:
+        found = super().rms_norm(x, weight, eps, planes).clone()
         found[-1, -1] = torch.nan
         return found
 

@@ -8,6 +8,7 @@ from kernel_inputs import Inputs
 from torch import Tensor
 
 from dgemma_cli.kernels.attention import Tiles, attend_canvas, attend_causal
+from dgemma_cli.kernels.planes import to_planes
 from dgemma_cli.model.cache import attend
 
 SMALL = Tiles(16, 16, 4, 1)
@@ -45,14 +46,14 @@ class Case:
     def canvas(self, first: int, tiles: Tiles = SMALL, splits: int = 1) -> None:
         self.forget(first)
         start, begin = number(self.start, self.device), number(first, self.device)
-        found = attend_canvas(self.q, self.k, self.v, begin, start, self.out, tiles, splits)
+        found = attend_canvas(self.q, self.k, self.v, begin, start, 1, self.out, tiles, splits)
         assert found is self.out
         position = torch.arange(self.start + self.tokens, device=self.device)
         self.close(found, (position >= first).expand(self.tokens, -1))
 
     def causal(self, window: int | None, tiles: Tiles = SMALL, splits: int = 1) -> None:
         start = number(self.start, self.device)
-        found = attend_causal(self.q, self.k, self.v, start, window, self.out, tiles, splits)
+        found = attend_causal(self.q, self.k, self.v, start, window, 1, self.out, tiles, splits)
         assert found is self.out
         key = torch.arange(self.start + self.tokens, device=self.device)[None]
         query = torch.arange(self.start, self.start + self.tokens, device=self.device)[:, None]
@@ -103,12 +104,26 @@ def test_the_tiles_it_chooses_itself(device: torch.device) -> None:
     case = Case(device, torch.bfloat16, 70, 130, 4, 2, 64)
     case.q *= torch.tensor([0.0, 1.0, 40.0, 1.0], device=device, dtype=torch.bfloat16)[:, None]
     start = number(130, device)
-    found = attend_canvas(case.q, case.k, case.v, number(0, device), start, case.out)
+    found = attend_canvas(case.q, case.k, case.v, number(0, device), start, out=case.out)
     case.close(found, torch.ones(70, 200, dtype=torch.bool, device=device))
     case.close(
         attend_causal(case.q, case.k, case.v, start, None),
         torch.ones(70, 200, dtype=torch.bool, device=device).tril(130),
     )
+
+
+@pytest.mark.parametrize("planes", [2, 4])
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 2, 16), (3, 1, 32)])
+def test_planes(device: torch.device, heads: int, kv_heads: int, dim: int, splits: int, planes: int) -> None:
+    case = Case(device, torch.bfloat16, 21, 40, heads, kv_heads, dim)
+    start, tiling = number(case.start, device), {"tiles": SMALL, "splits": splits}
+    for look, *rest in ((attend_canvas, number(17, device), start), (attend_causal, start, 7)):
+        plain = look(case.q, case.k, case.v, *rest, **tiling)
+        out = case.out.view(21, planes, -1)
+        found = look(case.q, case.k, case.v, *rest, planes, out, **tiling)
+        assert found is out
+        assert torch.equal(found, to_planes(plain, planes))
 
 
 def test_more_parts_than_tiles_of_keys(device: torch.device) -> None:

@@ -29,21 +29,27 @@ def test_linear(device: torch.device, name: str, tokens: int, stack: int, rows: 
     torch.testing.assert_close(out.cpu().double(), expected, rtol=2**-8, atol=tolerance)
     assert wide[:, :3].isnan().all() and wide[:, -2:].isnan().all(), "nothing is written beside it"
     laid_out = to_planes(x.to(device), planes_of(matrix))
-    assert torch.equal(packed_linear(laid_out, matrix.to(device), planar=True).cpu(), out.cpu())
+    assert torch.equal(packed_linear(laid_out, matrix.to(device)).cpu(), out.cpu())
 
 
 @pytest.mark.parametrize("planes", [1, 2, 4])
 @pytest.mark.parametrize("columns", [8, 704, 2816])
 def test_planes(device: torch.device, planes: int, columns: int) -> None:
     x = normal(3, columns).to(device)
-    expected = torch.cat([x[:, plane::planes] for plane in range(planes)], dim=1)
-    assert torch.equal(to_planes(x, planes), expected)
+    expected = torch.stack([x[:, plane::planes] for plane in range(planes)], dim=1)
+    assert torch.equal(to_planes(x, planes), expected[:, 0] if planes == 1 else expected)
 
 
 def test_what_does_not_fit_is_an_error(device: torch.device) -> None:
     matrix = FORMATS["fp8"](1, 1, 4, 32)
     with pytest.raises(ValueError, match="do not fit"):
         packed_linear(normal(2, 48), matrix)
+    with pytest.raises(ValueError, match="do not fit"):
+        packed_linear(to_planes(normal(2, 32), 4), matrix)  # which is read in two planes
+    with pytest.raises(ValueError, match="one matrix"):
+        packed_linear(normal(2, 32), FORMATS["fp8"](3, 1, 4, 32))
+    with pytest.raises(ValueError, match="4-tuples"):
+        to_planes(normal(2, 30), 4)
     with pytest.raises(ValueError, match="side by side"):
         packed_linear(normal(2, 32), matrix, out=torch.empty(4, 2, dtype=torch.bfloat16).T)
     with pytest.raises(TypeError, match="bfloat16"):

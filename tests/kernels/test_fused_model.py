@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import gpu_weights
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dgemma_cli.engine.comparison import compare
 from dgemma_cli.engine.denoise import denoise
@@ -67,6 +69,61 @@ def test_bfloat16_is_as_near_the_truth_as_the_plain_model(device: torch.device, 
         assert (fast - exact).abs().mean() < 1.1 * (plain - exact).abs().mean()
 
 
+LAYERS = {
+    "nvfp4": "TORCH heads attend TORCH norms TORCH gated TORCH",
+    "nvfp4+8bit": "linear linear heads attend linear norms linear linear gated linear",
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted in the interpreter")
+@pytest.mark.parametrize("form", LAYERS)
+def test_launches_of_a_layer(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Each in the order of the network, TORCH for a product of torch's. On a GPU, attention's parts are merged too.
+    Behind the dense MLP come the router and the experts, in all formats alike.
+    """
+    from triton.runtime.interpreter import GridExecutor
+
+    from dgemma_cli.kernels.fast import FastOperations
+
+    launched: list[str] = []
+    call, product = GridExecutor.__call__, F.linear
+
+    def launch(executor: Any, *args: Any, **kwargs: Any) -> None:
+        launched.append(executor.fn.__name__.removeprefix("_"))
+        call(executor, *args, **kwargs)
+
+    def linear(x: Tensor, weight: Tensor) -> Tensor:
+        launched.append("TORCH")
+        return product(x, weight)
+
+    model = network(form, torch.bfloat16, torch.device("cpu"), intermediate_size=64, num_experts=4)
+    fused = FusedModel(model, FastOperations(), Calls(), chunk=32)
+    cache = fused.new_cache()
+    monkeypatch.setattr(GridExecutor, "__call__", launch)
+    monkeypatch.setattr(F, "linear", linear)
+    fused.decode(torch.arange(16), None, cache.buffers)
+    names = {"split_heads": "heads", "attend_tile": "attend", "residual_norms": "norms"}
+    layers = " ".join(names.get(name, name) for name in launched).split("combine")
+    assert layers[1].strip() == f"{LAYERS[form]} TORCH route group gate_up down"
+    assert layers[2:] == [""]
+
+
+def test_planes_are_written_where_they_are_read(device: torch.device) -> None:
+    """Bit for bit what plain rows give, which are laid out before each product."""
+    from dgemma_cli.kernels.fast import FastOperations
+
+    class InRows(FastOperations):
+        def planes(self, module: nn.Module) -> int:
+            return 1
+
+    model = network("nvfp4+8bit", torch.bfloat16, device, intermediate_size=64, num_experts=4)
+    found = [
+        passes(FusedModel(model, each, Calls(), chunk=32), 5, blocks=False) for each in (FastOperations(), InRows())
+    ]
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_nothing_is_unpacked_by_torch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a packed head takes several canvases at once, as --best-of and the plain loop have it."""
     from dgemma_cli.kernels.fast import FastOperations
@@ -94,7 +151,7 @@ def test_float32_but_for_the_products_is_the_plain_model(device: torch.device) -
     from dgemma_cli.kernels.fast import FastOperations
 
     class ButProducts(FastOperations):
-        linear, mlp = PlainOperations.linear, PlainOperations.mlp
+        planes, linear, mlp = PlainOperations.planes, PlainOperations.linear, PlainOperations.mlp
         experts, scores = PlainOperations.experts, PlainOperations.scores
 
     model = network("bf16", torch.float32, device)

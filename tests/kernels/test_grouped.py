@@ -54,14 +54,17 @@ def test_products(device: torch.device, name: str, which: str, tokens: int) -> N
         columns = numbers(one).shape[1] // 2
         groups = group_by_expert(experts.to(device), COUNT, 16)
         order = groups.order.cpu().long()
-        out = torch.full((tokens * TOP_K, columns), torch.nan, dtype=torch.bfloat16, device=device)
         planes = 1 if other is None else planes_of(other)
+        shape = (columns,) if planes == 1 else (planes, columns // planes)
+        out = torch.full((tokens * TOP_K, *shape), torch.nan, dtype=torch.bfloat16, device=device)
         found = grouped.grouped_gate_up(x.to(device), one.to(device), groups, planes, out=out)
         assert found is out
         reference = expected_inner(x, numbers(one), order, experts)
         assert_near(found, to_planes(reference.to(device), planes).cpu())
         if other is None:
             continue
+        laid_out = to_planes(x.to(device), planes_of(one))
+        assert torch.equal(grouped.grouped_gate_up(laid_out, one.to(device), groups, planes), out)
         out = torch.full((tokens * TOP_K, hidden), torch.nan, dtype=torch.bfloat16, device=device)
         result = grouped.grouped_down(found, other.to(device), groups, weights.to(device), out=out)
         assert result is out
