@@ -171,7 +171,8 @@ def _footprint(config: ModelConfig, plan: Plan, dtype: str, alike: int = 1) -> F
             rows = min(spec.rows, _BLOCK) * spec.columns
             largest = max(largest, rows)
         else:
-            largest = max(largest, *(height * spec.columns for height, form in spec.parts if form is not None))
+            heights = [height * spec.stack for height, form in spec.parts if form is not None]
+            largest = max(largest, max(heights) * spec.columns)
     same = len(set(experts)) == 1
     return Footprint(config, dtype, weights, largest, rows, experts[0] if same else 0, _formats(plan))
 

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dgemma_cli.kernels.launch import architecture, require
-from dgemma_cli.kernels.planes import planar, rows_in
+from dgemma_cli.kernels.planes import planar, rows_in, to_planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,22 @@ def _attend(
         partial = torch.empty(splits, tokens, heads, dim, dtype=torch.float32, device=q.device)
         mass = torch.empty(splits, tokens, heads, dtype=torch.float32, device=q.device)
     else:
-        partial = mass = out  # never touched then
+        partial = mass = q  # never touched then
+    # Addresses in planes are too many for a tile's registers. Where there are no parts to be merged, another launch
+    # lays the rows out.
+    rows = out if planes == 1 or splits > 1 else q.new_empty(tokens, heads * dim)
     _attend_tile[(row_tiles, kv_heads, splits)](
-        q, k, v, start if first is None else first, start, out, partial, mass, tokens, capacity,
-        heads, group, dim, window is not None, window or 0, splits > 1, planes, tiles.rows, tiles.keys,
+        q, k, v, start if first is None else first, start, rows, partial, mass, tokens, capacity,
+        heads, group, dim, window is not None, window or 0, splits > 1, tiles.rows, tiles.keys,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     if splits > 1:
-        rows = max(1, 2048 // dim)
-        _merge[(triton.cdiv(tokens * heads, rows),)](
-            partial, mass, out, tokens * heads, heads, dim, splits, planes, rows, num_warps=4
+        at_once = max(1, 2048 // dim)
+        _merge[(triton.cdiv(tokens * heads, at_once),)](
+            partial, mass, out, tokens * heads, heads, dim, splits, planes, at_once, num_warps=4
         )
+    elif planes > 1:
+        to_planes(rows, planes, out)
     return out
 
 
@@ -146,7 +151,7 @@ def _splits(programs: int, device: torch.device) -> int:
 def _attend_tile(
     q_ptr, k_ptr, v_ptr, first_ptr, start_ptr, out_ptr, partial_ptr, mass_ptr, tokens, capacity,
     HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
-    SPLIT: tl.constexpr, PLANES: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    SPLIT: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """One tile of query rows of one key head, over one part of the keys. A row is a token and a head of the group."""
     kv_head = tl.program_id(1)
@@ -205,13 +210,11 @@ def _attend_tile(
     corner += (tl.load(start_ptr, volatile=True) - start) * DIM
     total = tl.where(total > 0, total, 1.0)  # of a part without keys
     mixed = mixed / total[:, None]
-    place = corner // DIM + (row // GROUP) * HEADS + row % GROUP
     if not SPLIT:
-        out = out_ptr + (corner + at if PLANES == 1 else _planar(place, dim, HEADS, DIM, PLANES))
-        tl.store(out, mixed.to(out_ptr.dtype.element_ty), exists[:, None])
+        tl.store(out_ptr + corner + at, mixed.to(out_ptr.dtype.element_ty), exists[:, None])
     else:
         corner += split * tokens * HEADS * DIM
-        place += split * tokens * HEADS
+        place = corner // DIM + (row // GROUP) * HEADS + row % GROUP
         tl.store(mass_ptr + place, peak + tl.log2(total), exists)
         if begin < end:
             tl.store(partial_ptr + corner + at, mixed, exists[:, None])
@@ -235,16 +238,6 @@ def _merge(
         at = (split * count + row)[:, None].to(tl.int64) * DIM + dim[None, :]
         mixed += weight[:, None] * tl.load(partial_ptr + at, (weight > 0)[:, None] & (row < count)[:, None], 0.0)
         total += weight
-    out = out_ptr + _planar(row, dim, HEADS, DIM, PLANES)
-    tl.store(out, mixed / total[:, None], (row < count)[:, None])
-
-
-@triton.jit
-def _planar(place, dim, HEADS: tl.constexpr, DIM: tl.constexpr, PLANES: tl.constexpr):
-    """Where a head's numbers lie in the output, [places, DIM]. place: token * HEADS + head."""
-    if PLANES == 1:
-        at = place[:, None] * DIM + dim[None, :]
-    else:
-        column = (place % HEADS)[:, None] * DIM + dim[None, :]
-        at = (place // HEADS)[:, None] * (HEADS * DIM) + planar(column, HEADS * DIM, PLANES)
-    return at
+    column = (row % HEADS)[:, None] * DIM + dim[None, :]
+    at = (row // HEADS)[:, None] * (HEADS * DIM) + planar(column, HEADS * DIM, PLANES)
+    tl.store(out_ptr + at, mixed / total[:, None], (row < count)[:, None])

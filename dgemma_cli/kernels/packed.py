@@ -157,15 +157,18 @@ _TILE = 2**20
 
 
 class PackedLinear(nn.Module):
-    """x @ W.T with W packed. matrix: one matrix, not stacked."""
+    """x @ W.T with W packed. matrix: one, maybe stacked."""
 
     def __init__(self, matrix: Packed) -> None:
         super().__init__()
         self.matrix = matrix
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., columns] -> [..., rows]."""
-        return whole([tile.product(x) for (tile,) in self.matrix.tiles([0], x.dtype)], dim=-1)
+        """x: [..., columns] -> [..., rows of the whole stack]."""
+        stack, products = self.matrix.stack, [tile.product(x) for (tile,) in self.matrix.tiles([0], x.dtype)]
+        if len(products) > 1 and stack > 1:  # some rows of each stored matrix, which belong together
+            return whole([product.unflatten(-1, (stack, -1)) for product in products], dim=-1).flatten(-2)
+        return whole(products, dim=-1)
 
 
 class StackedLinear(nn.Module):

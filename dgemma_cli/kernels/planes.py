@@ -41,12 +41,12 @@ def in_planes(x: Tensor, planes: int, columns: int) -> Tensor:
     return x.contiguous()
 
 
-def to_planes(x: Tensor, planes: int) -> Tensor:
-    """x: [N, K] -> the same values in ``planes``; ``x`` itself if it is one. They divide K."""
+def to_planes(x: Tensor, planes: int, out: Tensor | None = None) -> Tensor:
+    """x: [N, K] -> the same values in ``planes``; ``x`` itself if it is one. They divide K. out: if it is not one."""
     if planes == 1:
         return x.contiguous()
     tokens, columns = x.shape
-    out = rows_in(planes, tokens, columns, x)
+    out = rows_in(planes, tokens, columns, x, out)
     _to_planes[(tokens, triton.cdiv(columns, _BLOCK))](
         x.contiguous(), out, COLUMNS=columns, PLANES=planes, WORDS=_BLOCK // planes, num_warps=4
     )

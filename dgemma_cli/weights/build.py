@@ -82,7 +82,7 @@ def build(config: ModelConfig, plan: Plan, device: str, dtype: torch.dtype, offl
 
 def _linear(spec: PackedLinearSpec, dtype: torch.dtype) -> nn.Module:
     parts = [
-        PackedLinear(packed(form, 1, 1, rows, spec.columns))
+        PackedLinear(packed(form, 1, spec.stack, rows, spec.columns))
         if form is not None
         else nn.Linear(spec.columns, rows, bias=False, dtype=dtype)
         for rows, form in spec.parts

@@ -1,8 +1,8 @@
 """Names and shapes of the published checkpoints, and where each tensor goes in the model. Imports no torch.
 
 The stack is stored once, under ``model.decoder``; the head is tied to the embedding; the encoder adds only its own
-layer scalars and the vision tower. Plain matrices of one input share one fused parameter, each fills some of its rows;
-packed ones keep a place of their own.
+layer scalars and the vision tower. Matrices of one input share one fused parameter, each fills some of its rows; so do
+packed ones of one format. Others keep a place of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dgemma_cli.errors import CheckpointError
 from dgemma_cli.model.config import LayerConfig, ModelConfig
-from dgemma_cli.weights.formats import PLAIN_DTYPES, Format, Int4Format, Int8Format, Part
+from dgemma_cli.weights.formats import PLAIN_DTYPES, Format, Int4Format, Int8Format, NVFP4Format, Part
 from dgemma_cli.weights.scheme import Kind, Scheme
 
 # What a checkpoint may hold that a text model does not use. Nothing else may be left over.
@@ -61,10 +61,14 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinearSpec:
-    """A linear map of ``columns`` inputs whose stacked parts are packed apart: (rows, format or None for plain)."""
+    """A linear map of ``columns`` inputs whose stacked parts are packed apart: (rows, format or None for plain).
+
+    stack: how many matrices of so many rows each part is, with a matrix scale each.
+    """
 
     columns: int
     parts: tuple[tuple[int, Format | None], ...]
+    stack: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ class _Planner:
         self.plan.slots.append(Slot(tensor, part, target, place, first_row))
 
     def _linear(self, ours: str, stacked: list[tuple[str, int]], columns: int) -> None:
-        """A linear map: one parameter if all of its parts are plain, otherwise a module for each part."""
+        """A linear map: one parameter if all of its parts are plain, one packed matrix if they are of one format,
+        otherwise a module for each part.
+        """
         formats = [self._format(module, columns) for module, _ in stacked]
         if not any(formats):
             first_row = 0
@@ -193,7 +199,18 @@ class _Planner:
                 self._matrix(module, rows, columns, ours, None, f"{module}.weight")
                 first_row += rows
             return
-        parts = tuple((rows, form) for (_, rows), form in zip(stacked, formats, strict=True))
+        heights = [rows for _, rows in stacked]
+        if formats[0] is not None and len(set(formats)) == 1:
+            form = formats[0]
+            scaled = isinstance(form, NVFP4Format)  # as a whole: parts of different heights cannot tell whose scale
+            if not scaled or len(set(heights)) == 1:
+                stack = len(stacked) if scaled else 1
+                self.plan.packed[ours] = PackedLinearSpec(columns, ((sum(heights) // stack, form),), stack)
+                for index, (module, rows) in enumerate(stacked):
+                    place, first_row = ((0, index), 0) if scaled else ((0, 0), sum(heights[:index]))
+                    self._packed(module, form, rows, columns, f"{ours}.matrix", place, ours, first_row)
+                return
+        parts = tuple(zip(heights, formats, strict=True))
         self.plan.packed[ours] = PackedLinearSpec(columns, parts)
         for index, ((module, rows), form) in enumerate(zip(stacked, formats, strict=True)):
             own = ours if len(stacked) == 1 else f"{ours}.parts.{index}"
@@ -224,11 +241,12 @@ class _Planner:
         target: str,
         place: tuple[int, int],
         together: str,
+        first_row: int = 0,
     ) -> None:
         self._matrix(module, rows, columns, together, form)
         for part in form.parts(rows, columns):
             goes_to = f"{target}.{part.buffer}" if part.buffer else ""
-            self.plan.slots.append(Slot(f"{module}.{part.name}", part, goes_to, place))
+            self.plan.slots.append(Slot(f"{module}.{part.name}", part, goes_to, place, first_row))
 
     def _experts(self, theirs: str, ours: str) -> None:
         """All experts of a layer: packed ones and some plain ones are stored one by one, other plain ones fused."""

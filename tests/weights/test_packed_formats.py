@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,25 @@ def unpacked(model: Model) -> dict[str, Tensor]:
             elif theirs.endswith("experts.down"):
                 found[theirs.replace("down", f"{index}.down_proj") + ".weight"] = values
             else:
-                for fused, names in (("qkv_proj", "qkv"), ("gate_up_proj", ("gate", "up"))):
-                    for part, letter in enumerate(names):
-                        theirs = theirs.replace(f"{fused}.parts.{part}", f"{letter}_proj")
-                found[theirs.replace(".matrix", ".weight")] = values
+                found.update(zip(*_apart(theirs, values, model), strict=False))
     return found
+
+
+def _apart(name: str, values: Tensor, model: Model) -> tuple[list[str], Sequence[Tensor]]:
+    """The names and numbers of a matrix's parts, if it has several."""
+    name, _, part = name.removesuffix(".matrix").partition(".parts.")
+    *_, layer, _, fused = name.split(".")
+    letters: Sequence[str] = {"qkv_proj": "qkv", "gate_up_proj": ("gate", "up")}.get(fused, ())
+    names = [name.replace(fused, f"{letter}_proj") + ".weight" for letter in letters]
+    if part:
+        return [names[int(part)]], [values]
+    if fused == "qkv_proj":
+        shape = model.config.layers[int(layer)]
+        heads = [shape.num_heads] + [shape.num_kv_heads] * (2 if shape.sliding else 1)
+        return names, values.split([shape.head_dim * each for each in heads])
+    if fused == "gate_up_proj":
+        return names, values.chunk(2)
+    return [f"{name}.weight"], [values]
 
 
 @pytest.mark.parametrize("form", FORMATS)
