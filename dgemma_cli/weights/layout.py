@@ -200,15 +200,15 @@ class _Planner:
                 first_row += rows
             return
         heights = [rows for _, rows in stacked]
-        if formats[0] is not None and len(set(formats)) == 1:
-            form = formats[0]
-            scaled = isinstance(form, NVFP4Format)  # as a whole: parts of different heights cannot tell whose scale
+        one = formats[0]
+        if one is not None and len(set(formats)) == 1:
+            scaled = isinstance(one, NVFP4Format)  # as a whole: parts of different heights cannot tell whose scale
             if not scaled or len(set(heights)) == 1:
                 stack = len(stacked) if scaled else 1
-                self.plan.packed[ours] = PackedLinearSpec(columns, ((sum(heights) // stack, form),), stack)
+                self.plan.packed[ours] = PackedLinearSpec(columns, ((sum(heights) // stack, one),), stack)
                 for index, (module, rows) in enumerate(stacked):
                     place, first_row = ((0, index), 0) if scaled else ((0, 0), sum(heights[:index]))
-                    self._packed(module, form, rows, columns, f"{ours}.matrix", place, ours, first_row)
+                    self._packed(module, one, rows, columns, f"{ours}.matrix", place, ours, first_row)
                 return
         parts = tuple(zip(heights, formats, strict=True))
         self.plan.packed[ours] = PackedLinearSpec(columns, parts)
