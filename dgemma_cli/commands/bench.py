@@ -12,6 +12,7 @@ import typer
 
 from dgemma_cli.bench.choices import Size, check_formats, formats
 from dgemma_cli.catalog.known import DEFAULT
+from dgemma_cli.commands.completing import one_of
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.option_checks import given
 from dgemma_cli.commands.options import DebugOption, DeviceOption, DtypeOption, EndpointOption, FitOption, ModelOption
@@ -36,7 +37,16 @@ class Form(StrEnum):
 def bench(
     context: typer.Context,
     model: ModelOption = None,
-    form: Annotated[Form, typer.Option("-o", "--report", help="How the report is written.")] = Form.MD,
+    form: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--report",
+            metavar="|".join(Form),
+            autocompletion=one_of(*Form),
+            help="How the report is written.",
+        ),
+    ] = Form.MD.value,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write to FILE instead of standard output.")
     ] = None,
@@ -119,8 +129,14 @@ def bench(
 
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"
+    if form not in list(Form):
+        raise UsageError(
+            f"There is no report in the form {form!r}.", f"-o {'|'.join(Form)}; into a file: --output {form}"
+        )
     if endpoint:
-        _bench_endpoint(context, endpoint, model, concurrency, prompt, max_tokens, repetitions, warmup, form, output)
+        _bench_endpoint(
+            context, endpoint, model, concurrency, prompt, max_tokens, repetitions, warmup, Form(form), output
+        )
         return
     if concurrency is not None:
         raise UsageError("--concurrency is for the users of an --endpoint.", "On this machine: dgemma serve, then it.")
@@ -173,7 +189,7 @@ def bench(
             device=device,
             dtype=dtype.value,
             fit=parse_fit(fit),
-            form=form,
+            form=Form(form),
             output=output,
             compare=compare,
             flags=tuple(sys.argv[1:]),

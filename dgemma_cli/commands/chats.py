@@ -40,7 +40,7 @@ _Id = Annotated[
 
 @chats.command("list")
 def list_chats(json_output: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
-    """List them, the latest first."""
+    """List the conversations, the latest first."""
     environment = Environment.current()
     found = _store(environment).all()
     if json_output:
@@ -62,7 +62,7 @@ def list_chats(json_output: Annotated[bool, typer.Option("--json", help="Print a
 
 @chats.command("show")
 def show(name: _Id) -> None:
-    """Print one."""
+    """Print a conversation."""
     from dgemma_cli.chat.transcript import plain
 
     environment = Environment.current()
@@ -77,7 +77,7 @@ def remove(
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove for good."""
+    """Remove conversations for good."""
     environment = Environment.current()
     store = _store(environment)
     found = [_find(environment, name) for name in names]
@@ -101,7 +101,7 @@ def export(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
     ] = None,
 ) -> None:
-    """Write one out."""
+    """Write a conversation out: to read, or for programs."""
     from dgemma_cli.terminal.output import Target
 
     environment = Environment.current()

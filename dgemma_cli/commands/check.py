@@ -12,7 +12,6 @@ import typer
 from dgemma_cli.catalog import cache, known
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.commands.knobs import BestOfOption, RepairOption
-from dgemma_cli.commands.option_checks import check_device
 from dgemma_cli.commands.options import DeviceOption, FitOption
 from dgemma_cli.engine.options import CONTEXT
 from dgemma_cli.errors import ModelUnavailable, UsageError
@@ -57,7 +56,6 @@ def check(
     from dgemma_cli.fit import parse_fit
     from dgemma_cli.machine import look
 
-    check_device(device)
     work = work_of(Options(best_of=best_of, repair=repair))
     wanted = parse_fit(fit)
     subject = _subject(model)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.units import size
 
@@ -24,6 +25,8 @@ def list_models(
     from dgemma_cli.catalog.inventory import Entry, entries
 
     environment = Environment.current()
+    if cache_dir is not None and not cache_dir.is_dir():
+        raise UsageError(f"{cache_dir} is no folder.")
     found = entries(cache_dir)
     if json_output:
         environment.write(json.dumps([_describe(entry) for entry in found], indent=2) + "\n")

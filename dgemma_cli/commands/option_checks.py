@@ -35,6 +35,19 @@ def check_device(device: str) -> None:
         raise NoDevice(f"{device!r} is no device.", "Use auto, cpu, cuda or cuda:N.")
 
 
+def checked_device(device: str) -> str:
+    """``device``, if that is a device's name: a callback, so that nobody waits for torch to be told."""
+    check_device(device)
+    return device
+
+
+def checked_model(model: str | None) -> str | None:
+    """``model``, if it is not empty, as a variable of a script may be: the default would not be what was meant."""
+    if model is not None and not model.strip():
+        raise UsageError("The model's name is empty.", "See what there is: dgemma list")
+    return model
+
+
 def given(context: typer.Context, name: str) -> bool:
     """Whether the parameter ``name`` stands on the command line, not in the environment or the settings."""
     source = context.get_parameter_source(name)

@@ -9,6 +9,7 @@ import typer
 from dgemma_cli.catalog.names import completions
 from dgemma_cli.commands.completing import one_of
 from dgemma_cli.commands.dtype import Dtype
+from dgemma_cli.commands.option_checks import checked_device, checked_model
 from dgemma_cli.engine.options import Options
 
 MAX_TOKENS = Options().max_tokens
@@ -19,14 +20,23 @@ ModelOption: TypeAlias = Annotated[
         "-m",
         "--model",
         envvar="DGEMMA_MODEL",
+        metavar="MODEL",
         autocompletion=completions,
+        callback=checked_model,
         help="A model's name, a Hugging Face id, or a folder.",
         show_default="the large one",
     ),
 ]
 SystemOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("-s", "--system", envvar="DGEMMA_SYSTEM", help="System prompt: how to answer.", show_default=False),
+    typer.Option(
+        "-s",
+        "--system",
+        envvar="DGEMMA_SYSTEM",
+        metavar="TEXT",
+        help="System prompt: how to answer.",
+        show_default=False,
+    ),
 ]
 MaxTokensOption: TypeAlias = Annotated[
     int,
@@ -54,6 +64,7 @@ DeviceOption: TypeAlias = Annotated[
         envvar="DGEMMA_DEVICE",
         metavar="auto|cpu|cuda[:N]",
         autocompletion=one_of("auto", "cpu", "cuda"),
+        callback=checked_device,
         help="Where to compute.",
     ),
 ]

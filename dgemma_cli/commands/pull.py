@@ -31,7 +31,7 @@ def pull(
     ] = known.DEFAULT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default="main")
+        str | None, typer.Option("--revision", metavar="REVISION", help="Branch, tag or commit.", show_default="main")
     ] = None,
     cache_dir: Annotated[
         Path | None,

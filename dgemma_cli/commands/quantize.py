@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dgemma_cli.catalog.names import completions
+from dgemma_cli.commands.options import DeviceOption
 from dgemma_cli.errors import UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.units import size
@@ -48,9 +50,7 @@ def quantize(
             "--dense", help="Attention and MLP: as stored, or packed too; the embedding then has 8 bits in both cases."
         ),
     ] = Dense.STORED,
-    device: Annotated[
-        str, typer.Option("--device", envvar="DGEMMA_DEVICE", metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-    ] = "auto",
+    device: DeviceOption = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no report.")] = False,
 ) -> None:
@@ -86,7 +86,12 @@ def quantize(
     if not quiet:
         for line in table(losses):
             environment.say(line)
-        environment.say(f'{target} is ready: dgemma run -m {target} "Why is the sky blue?"')
+        environment.say(f'{target} is ready: dgemma run -m {_typed(target)} "Why is the sky blue?"')
+
+
+def _typed(folder: Path) -> str:
+    """As one names a folder to a command, so that it is not taken for a name of the catalog."""
+    return shlex.quote(str(folder) if folder.is_absolute() or str(folder).startswith("..") else f"./{folder}")
 
 
 def as_list(losses: Losses) -> list[dict[str, Any]]:

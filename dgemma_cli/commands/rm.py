@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from dgemma_cli.catalog import known
 from dgemma_cli.catalog.names import completions, parse_hub
-from dgemma_cli.errors import UsageError
+from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.units import size
 
@@ -35,7 +36,13 @@ def rm(
     environment = Environment.current()
     if model == known.NANO:
         raise UsageError("nano is a part of dgemma and cannot be removed by itself.")
-    references = parse_hub(model)
+    try:
+        references = parse_hub(model)
+    except ModelUnavailable:
+        if Path(model).is_dir():
+            hint = f"rm -r {shlex.quote(model)}"
+            raise UsageError(f"{model} is a folder of yours; rm takes away what was pulled.", hint) from None
+        raise
 
     from dgemma_cli.catalog.removal import plan_removal, remove
 

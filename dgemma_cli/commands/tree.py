@@ -7,7 +7,20 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 from typer.main import get_command
+
+
+class Command(TyperCommand):
+    """One whose help calls its arguments by their names alone: ID, not {ID} and ID <str>."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        arguments: list[Any] = [each for each in self.params if each.param_type_name == "argument"]
+        for each in arguments:
+            usage = each._usage_display_name().translate({ord("{"): None, ord("}"): None})
+            each.display_type_rich = lambda ctx: None
+            each._usage_display_name = lambda usage=usage: usage
 
 
 class Commands(typer.Typer):
@@ -16,6 +29,10 @@ class Commands(typer.Typer):
     def __init__(self, **settings: Any) -> None:
         plain = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
         super().__init__(**{"add_completion": False, "no_args_is_help": True, **plain, **settings})
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """As Typer's."""
+        return super().command(name, **{"cls": Command, **settings})
 
 
 class Imported(Mapping[str, Any]):

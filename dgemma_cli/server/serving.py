@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from dgemma_cli.errors import DgemmaError, UsageError
+from dgemma_cli.errors import NetworkError, UsageError
 from dgemma_cli.server.app import make_app
 from dgemma_cli.server.host import Host
 
@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket that does not listen yet. Raises UsageError or DgemmaError, saying why not."""
+    """A TCP socket that does not listen yet. Raises UsageError or NetworkError, saying why not."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -53,7 +53,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         listening.close()
-        raise DgemmaError(f"{host}:{port} cannot be served: {error.strerror}.", "Take another --port.") from None
+        raise NetworkError(f"{host}:{port} cannot be served: {error.strerror}.", "Take another --port.") from None
     return listening
 
 

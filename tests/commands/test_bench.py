@@ -168,6 +168,7 @@ def test_random_weights_that_do_not_fit(dgemma: Run, monkeypatch: pytest.MonkeyP
     ("asked", "code", "told"),
     [
         (["--formats", "int4"], 2, "nano is one checkpoint, in one format"),
+        (["-o", "new.json"], 2, "-o md|csv|json|jsonl; into a file: --output new.json"),
         (["--formats", "int5"], 2, "There is no format 'int5'"),
         (["--contexts", "8k"], 2, "more than the 4,096 that nano has"),
         (["--contexts", "5"], 2, "alone has 22 tokens, more than the context of 5"),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from command_fixtures import Run
 from fake_hub import FakeHub, Fault
 from huggingface_hub import snapshot_download
@@ -29,6 +30,16 @@ def test_an_empty_cache(hub: FakeHub, dgemma: Run) -> None:
     assert listed(dgemma) == {}
     assert dgemma("list").out.startswith("NAME")
     assert hub.asked == []
+
+
+def test_list_of_a_folder_that_is_not_there(dgemma: Run, tmp_path: Path) -> None:
+    failed = dgemma("list", "--cache-dir", tmp_path / "none")
+    assert (failed.code, failed.out) == (2, "")
+    assert f"{tmp_path / 'none'} is no folder." in failed.err
+
+
+def test_the_licence_of_what_comes_along(dgemma: Run) -> None:
+    assert "licence       apache-2.0\n" in dgemma("show", "nano").out
 
 
 def test_list_tells_what_is_here(hub: FakeHub, checkpoint: Checkpoint, dgemma: Run) -> None:
@@ -198,6 +209,16 @@ def test_rm_asks_and_does_not_guess(hub: FakeHub, checkpoint: Checkpoint, dgemma
     assert (near.code, f"Did you mean {NAME}?" in near.err) == (3, True)
     assert dgemma("rm", "-y", "nano").code == 2
     assert set(listed(dgemma)) == {NAME}
+
+
+def test_rm_leaves_folders_to_the_user(dgemma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my model").mkdir()
+    for name in ("./my model", tmp_path / "my model"):
+        failed = dgemma("rm", "-y", name)
+        assert failed.code == 2
+        assert f"rm -r '{name}'" in failed.err
+    assert Path("my model").is_dir()
 
 
 def test_rm_leaves_other_tools_models_alone(hub: FakeHub, dgemma: Run) -> None:

@@ -67,6 +67,7 @@ def test_twice(dgemma: Run, tmp_path: Path) -> None:
         (["nano", "DST", "--format", "int3"], 2, "int3"),
         (["nano", "DST", "--dense", "3bit"], 2, "3bit"),
         (["nano", "DST", "--device", "tpu"], 4, "tpu"),
+        (["", "DST"], 3, "There is no model called ''"),
         (["nano", "missing/DST", "--device", "cpu"], 6, "no folder"),
     ],
 )
@@ -78,6 +79,14 @@ def test_refusals(dgemma: Run, tmp_path: Path, arguments: list[str], code: int, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_result_is_named_so_that_it_can_be_run(
+    dgemma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, named in (("nano", "./nano"), ("a b", "'./a b'"), (str(tmp_path / "c"), str(tmp_path / "c"))):
+        assert f"is ready: dgemma run -m {named} " in dgemma("nano", folder, "--device", "cpu")[2]
+
+
 def test_no_room(dgemma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 1000
@@ -85,7 +94,7 @@ def test_no_room(dgemma: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: Usage)
     code, _, err = dgemma("nano", tmp_path / "small", "--device", "cpu")
     assert code == 6
-    assert "0.00 GB are free" in err
+    assert "1.0 kB are free" in err
     assert list(tmp_path.iterdir()) == []
 
 

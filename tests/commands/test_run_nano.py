@@ -166,6 +166,18 @@ def test_a_model_that_is_not_there_is_told_with_what_to_do(tmp_path: Path, name:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "bench", "check"])
+def test_a_wrong_device_is_told_before_all_else(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--device", "abacus"]) == 4
+    assert capsys.readouterr().err.startswith("error: 'abacus' is no device.\n  Use auto, cpu, cuda or cuda:N.")
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "bench"])
+def test_an_empty_name_is_not_the_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "-m", ""]) == 2
+    assert capsys.readouterr().err.startswith("error: The model's name is empty.")
+
+
 @pytest.mark.parametrize(("device", "told"), [("cuda:99", "error: "), ("abacus", "error: 'abacus' is no device.")])
 def test_a_device_that_is_not_there_is_4(capsysbinary: pytest.CaptureFixture[bytes], device: str, told: str) -> None:
     assert main(["run", "-m", "nano", "hi", "--device", device]) == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_cli.errors import DgemmaError, DiskError, UsageError
+from dgemma_cli.errors import DgemmaError, DiskError, NetworkError, UsageError
 from dgemma_cli.server import places
 from dgemma_cli.server.serving import bind
 
@@ -99,7 +99,7 @@ def test_answers_over_tcp_are_sent_at_once() -> None:
 def test_an_address_that_is_taken() -> None:
     with bind("127.0.0.1", 0) as taken:
         taken.listen()
-        with pytest.raises(DgemmaError, match="cannot be served"):
+        with pytest.raises(NetworkError, match="cannot be served"):
             bind("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UsageError, match="no address"):
         bind("no.such.host.invalid", 1)
