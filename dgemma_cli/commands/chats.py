@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dgemma_cli.commands.asking import agreed
 from dgemma_cli.commands.completing import chat_ids
 from dgemma_cli.commands.tree import Commands
 from dgemma_cli.errors import UsageError
@@ -85,8 +86,11 @@ def remove(
         if not (environment.stdin_is_terminal and environment.stderr_is_terminal):
             raise UsageError("Nobody can be asked here whether to remove them.", "Say so at once: --yes")
         for entry in found:
-            environment.say(f"{entry.id}  {len(entry.dialogue.turns)} turns  {title(entry)}")
-        typer.confirm(f"Remove {len(found)} for good?", abort=True, err=True)
+            count = len(entry.dialogue.turns)
+            environment.say(f"{entry.id}  {count} turn{'' if count == 1 else 's'}  {title(entry)}")
+        if not agreed(f"Remove {len(found)} for good?", environment):
+            environment.say("Nothing was removed.")
+            return
     for entry in found:
         store.remove(entry.path)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from dgemma_cli.catalog import cache
 from dgemma_cli.catalog.hub_errors import GOES_ON
 from dgemma_cli.catalog.known import INSTEAD
@@ -33,6 +31,7 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
         return
 
     from dgemma_cli.catalog.pull import pull
+    from dgemma_cli.commands.asking import agreed
     from dgemma_cli.commands.pull import plan_text, planned
     from dgemma_cli.commands.pull_bar import watched
     from dgemma_cli.commands.pull_verdict import best
@@ -46,7 +45,7 @@ def fetch_missing(model: str, environment: Environment, yes: bool, quiet: bool) 
     if not quiet or not yes:
         environment.say(f"{model} is {state} on this machine.\n{plan_text(plan)}")
     plan.check_disk()
-    if not yes and not typer.confirm("Fetch it now?", default=True, err=True):
+    if not yes and not agreed("Fetch it now?", environment, default=True):
         return
     with watched(environment, plan.total, plan.total - plan.to_fetch, quiet) as report:
         pull(plan, report)

@@ -11,6 +11,7 @@ import typer
 
 from dgemma_cli.catalog import known
 from dgemma_cli.catalog.names import completions, parse_hub
+from dgemma_cli.commands.asking import agreed
 from dgemma_cli.errors import ModelUnavailable, UsageError
 from dgemma_cli.terminal.environment import Environment
 from dgemma_cli.units import size
@@ -62,4 +63,4 @@ def rm(
 def _agreed(environment: Environment, question: str) -> bool:
     if not (environment.stdin_is_terminal and environment.stderr_is_terminal):
         raise UsageError("rm asks before it deletes, and nobody can be asked here.", "To delete without a question: -y")
-    return typer.confirm(question, err=True)
+    return agreed(question, environment)

@@ -31,7 +31,7 @@ def dgemma(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
             stderr=err,
             stdin_is_terminal=streams.get("stdin", False),
             stdout_is_terminal=terminal,
-            stderr_is_terminal=False,
+            stderr_is_terminal=streams.get("stderr", False),
             stdout_is_pipe=not terminal,
             encoding="utf-8",
             variables={"TERM": "xterm", "DGEMMA_STATE_DIR": str(tmp_path)},
@@ -101,6 +101,18 @@ def test_rm_asks_and_never_without_somebody_to_ask(dgemma: Run, identifier: str,
     assert path.exists()
     assert dgemma("chats", "rm", identifier, "-y") == (0, "", "")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("typed", ["n\n", "\n", "", "y\n"], ids=["no", "Enter", "Ctrl-D", "yes"])
+def test_rm_does_what_is_answered(
+    dgemma: Run, identifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    code, out, err = dgemma("chats", "rm", identifier, stdin=True, terminal=True, stderr=True)
+    assert (code, out) == (0, "")
+    assert err.startswith(f"{identifier}  1 turn  What")
+    assert ("Nothing was removed." in err) is (typed != "y\n")
+    assert (tmp_path / "chats" / f"{identifier}.jsonl").exists() is (typed != "y\n")
 
 
 @pytest.mark.parametrize(
