@@ -45,7 +45,7 @@ SECTIONS = {
     "transformers": 200,
     "fp8": 90,
     "int4": 90,
-    "tiles": 120,
+    "tiles": 240,
     "attention": 120,
     "memory": 300,
 }

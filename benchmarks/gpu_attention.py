@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 _BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
 _LAUNCHES = 8  # one after the other in a recording, each on keys of its own
-# rows, keys, warps, stages
-_TRIED = {
-    256: ((64, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
-    512: ((32, 16, 4, 2), (32, 32, 4, 2), (32, 32, 8, 2), (64, 32, 8, 2), (64, 64, 8, 1)),
-}
 
 
 def attention(bench: Bench) -> None:
@@ -74,15 +69,17 @@ def _by(backend: SDPBackend, work: Callable[[Tensor, Tensor], Tensor]) -> Callab
 
 
 def _in_tiles(dim: int, q: Tensor, first: Tensor, start: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    from dgemma_cli.kernels.attention import Tiles, attend_canvas
+    from dgemma_cli.kernels.attention import SPLITS, Tiles, attend_canvas, other_tiles, tiles_for
+    from dgemma_cli.kernels.launch import architecture
 
     def within(tiles: Tiles, splits: int) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda k, v: attend_canvas(q, k, v, first, start, tiles=tiles, splits=splits)
 
+    card = architecture(q)
     return {
-        f"{tiles} in {splits}": within(tiles, splits)
-        for tiles in (Tiles(*sizes) for sizes in _TRIED.get(dim, ()))
-        for splits in (1, 2, 4, 8)
+        f"{tuple(tiles)} in {splits}": within(tiles, splits)
+        for tiles in (tiles_for(dim, card), *other_tiles(dim, card))
+        for splits in SPLITS
     }
 
 

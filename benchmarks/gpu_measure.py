@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from dgemma_cli.engine.probe import wait
+from dgemma_cli.engine.stopwatch import Work, milliseconds
 from dgemma_cli.kernels.packed import Packed, PackedExperts
 from dgemma_cli.model.model import Model
 
-Work = Callable[[], object]
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def milliseconds(device: torch.device, parts: list[Work], repetitions: int) -> list[float]:
-    """Median time of each part, which run one after the other, again and again: by events on the device, so that what
-    the host does beside it costs nothing.
-    """
-    for part in parts:
-        part()
-    wait(device)
-    rounds = [_marks(device, parts) for _ in range(repetitions)]
-    wait(device)
-    times = [[_between(first, second) for first, second in itertools.pairwise(marks)] for marks in rounds]
-    return [statistics.median(part) for part in zip(*times, strict=True)]
-
-
-def _marks(device: torch.device, parts: list[Work]) -> list[object]:
-    marks = [_mark(device)]
-    for part in parts:
-        part()
-        marks.append(_mark(device))
-    return marks
-
-
-def _mark(device: torch.device) -> object:
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def _between(first: object, second: object) -> float:
-    if isinstance(first, torch.cuda.Event) and isinstance(second, torch.cuda.Event):
-        return float(first.elapsed_time(second))
-    assert isinstance(first, float) and isinstance(second, float)
-    return (second - first) * 1000
+__all__ = [
+    "Work",
+    "copy_rate",
+    "expert_rows",
+    "kernels",
+    "matrix_rate",
+    "milliseconds",
+    "seconds",
+    "step_bytes",
+    "wait",
+]
 
 
 def seconds(device: torch.device, work: Work) -> float:

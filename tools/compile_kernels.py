@@ -1,6 +1,9 @@
 """Compiles every Triton kernel as the real model launches it, for GPUs that need not be here, and says what it takes.
 
     python tools/compile_kernels.py [--only WORD ...] [--target 90 ...] [--dump FOLDER]
+    python tools/compile_kernels.py --others [--only WORD ...] [--target 90 ...]
+
+With --others it is the tiles that ``dgemma tune`` measures beside the usual ones, which must not ask for too much.
 
 Prints one JSON line for each kernel and target: registers a thread, bytes of local memory a thread (spills land there),
 bytes of shared memory a block. Exits with 1 if one exceeds what the GPU has. What is compiled is what a launch would
@@ -24,7 +27,7 @@ from typing import Any
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what it does anyhow; Triton 3.9 wants to be told
 
 import triton
-from kernel_variants import VARIANTS, Variant
+from kernel_variants import VARIANTS, Variant, in_other_tiles
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
@@ -90,13 +93,18 @@ def compiled(launches: Variant, target: int) -> list[Any]:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         found[kernel.hash] = kernel
 
-    triton.runtime.driver.set_active(_NoGPU(target))
+    _pretend(target)
     JITFunction.run = compile_only
     try:
         launches()
     finally:
         JITFunction.run = run
     return list(found.values())
+
+
+def _pretend(target: int) -> None:
+    """That a GPU of compute capability ``target`` is here."""
+    triton.runtime.driver.set_active(_NoGPU(target))
 
 
 def resources(kernel: Any) -> tuple[int, int]:
@@ -115,11 +123,11 @@ def _binary_tool(name: str, kernel: Any, *options: str) -> str:
         return subprocess.run([tool, *options, file.name], check=True, capture_output=True, text=True).stdout
 
 
-def rows(names: list[str], targets: list[int], dump: Path | None = None) -> Iterator[Row]:
-    """Compile the variants called so for each target. dump: a folder for their layouts, PTX and machine code."""
-    for name in names:
+def rows(variants: dict[str, Variant], targets: list[int], dump: Path | None = None) -> Iterator[Row]:
+    """Compile the variants for each target. dump: a folder for their layouts, PTX and machine code."""
+    for name, launches in variants.items():
         for target in targets:
-            for kernel in compiled(VARIANTS[name], target):
+            for kernel in compiled(launches, target):
                 meta = kernel.metadata
                 registers, local = resources(kernel)
                 if dump is not None:
@@ -136,18 +144,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="variants with such a word in the name")
     parser.add_argument("--target", nargs="+", type=int, choices=SHARED_LIMIT, default=list(SHARED_LIMIT))
+    parser.add_argument("--others", action="store_true", help="the tiles that are measured beside the usual ones")
     parser.add_argument("--dump", type=Path, help="write Triton's layouts, PTX and machine code here")
     args = parser.parse_args()
-    names = [name for name in VARIANTS if any(word in name for word in args.only)]
-    if not names:
-        parser.error(f"no variant is called so; there are: {', '.join(VARIANTS)}")
+    too_much = False
     if args.dump is not None:
         args.dump.mkdir(parents=True, exist_ok=True)
-    too_much = False
-    for row in rows(names, args.target, args.dump):
-        print(json.dumps(asdict(row) | ({"excess": row.excess} if row.excess else {})), flush=True)
-        too_much |= bool(row.excess)
+    for variants, targets in _asked(args.others, args.target):
+        chosen = {name: variants[name] for name in variants if any(word in name for word in args.only)}
+        if not chosen:
+            parser.error(f"no variant is called so; there are: {', '.join(variants)}")
+        for row in rows(chosen, targets, args.dump):
+            print(json.dumps(asdict(row) | ({"excess": row.excess} if row.excess else {})), flush=True)
+            too_much |= bool(row.excess)
     return int(too_much)
+
+
+def _asked(others: bool, targets: list[int]) -> Iterator[tuple[dict[str, Variant], list[int]]]:
+    """Variants, and for which targets: each target has other tiles."""
+    if not others:
+        yield VARIANTS, targets
+        return
+    for target in targets:
+        _pretend(target)
+        yield in_other_tiles(target), [target]
 
 
 if __name__ == "__main__":

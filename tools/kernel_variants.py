@@ -4,7 +4,8 @@ memory. A variant is a function that calls the public function of a kernel's fil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,12 +23,14 @@ from dgemma_cli.kernels import (
     router,
     rows,
     sampler,
+    tiles,
 )
+from dgemma_cli.kernels.cuts import Cut, trying
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
 from dgemma_cli.kernels.int8 import Int8
 from dgemma_cli.kernels.nvfp4 import NVFP4
-from dgemma_cli.kernels.words import Matrices, planes_of
+from dgemma_cli.kernels.words import Matrices, Words, planes_of, words_of
 
 Variant = Callable[[], object]
 VARIANTS: dict[str, Variant] = {}
@@ -208,3 +211,58 @@ def _rows() -> None:
 def _canvas() -> None:
     numbers, eos, ids = (empty(size, dtype=torch.int64) for size in (6, 3, CANVAS))
     canvas.advance(numbers, eos, ids, ids, ids, empty(CANVAS, dtype=torch.float32), ids, ids, ids)
+
+
+def in_other_tiles(target: int) -> dict[str, Variant]:
+    """The products and the attention of a canvas in each of the tiles that are measured beside the usual one, for the
+    current GPU, of compute capability ``target``.
+    """
+    found: dict[str, Variant] = {}
+    for name, (kernel, words, tokens), run in _products():
+        for other in tiles.other_tiles(kernel, words.planes):
+            found[f"{name} {tuple(other)}"] = _trying(tiles.use_of(kernel, words, tokens), other, run)
+    for name, (kv_heads, dim) in (("sliding", SLIDING), ("full", FULL)):
+        use = attention.canvas_use(CANVAS, HEADS, kv_heads, dim)
+        for sizes in attention.other_tiles(dim, target):
+            for splits in (1, 4):
+                found[f"attention {name} {tuple(sizes)} in {splits}"] = _trying(
+                    use, (*sizes, splits), partial(_canvas_attention, kv_heads, dim)
+                )
+    return found
+
+
+def _trying(use: str, cut: Cut, run: Variant) -> Variant:
+    def launches() -> None:
+        with trying(use, cut):
+            run()
+
+    return launches
+
+
+def _products() -> Iterator[tuple[str, tuple[tiles.Kernel, Words, int], Variant]]:
+    """Of each format in which the weights have another number of planes."""
+    for form in ("nvfp4", "fp8", "bf16"):
+        gate_up, down = matrices(form, EXPERTS, 2, INNER, HIDDEN), matrices(form, EXPERTS, 1, HIDDEN, INNER)
+        tokens = tiles.tokens_in_tile("grouped", CANVAS * TOP_K / EXPERTS)
+        yield f"gate_up {form}", ("gate_up", words_of(gate_up), tokens), partial(_gate_up, gate_up)
+        yield f"down {form}", ("down", words_of(down), tokens), partial(_down, down)
+    for form in ("nvfp4", "int8"):
+        matrix, tokens = matrices(form, 1, 1, 4096, HIDDEN), tiles.tokens_in_tile("dense", CANVAS)
+        linear = partial(dense.packed_linear, empty(CANVAS, HIDDEN), matrix, planar=True)
+        yield f"dense {form}", ("dense", words_of(matrix), tokens), linear
+
+
+def _gate_up(matrix: Matrices) -> None:
+    groups = grouping.group_by_expert(empty(CANVAS, TOP_K, dtype=torch.int32), EXPERTS)
+    grouped.grouped_gate_up(empty(CANVAS, HIDDEN), matrix, groups, planes_of(matrix), planar=True)
+
+
+def _down(matrix: Matrices) -> None:
+    groups = grouping.group_by_expert(empty(CANVAS, TOP_K, dtype=torch.int32), EXPERTS)
+    inner, weights = empty(CANVAS * TOP_K, INNER), empty(CANVAS, TOP_K, dtype=torch.float32)
+    grouped.grouped_down(inner, matrix, groups, weights)
+
+
+def _canvas_attention(kv_heads: int, dim: int) -> None:
+    start, q, cache = empty(1, dtype=torch.int32), empty(CANVAS, HEADS, dim), empty(kv_heads, CAPACITY, dim)
+    attention.attend_canvas(q, cache, cache, start, start)

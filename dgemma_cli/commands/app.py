@@ -30,6 +30,7 @@ COMMANDS = {  # name: where it is, and an example
     "ps": ("ps:ps", "dgemma run --keep 10m Hello; dgemma ps"),
     "stop": ("stop:stop", "dgemma stop nano"),
     "bench": ("bench:bench", "dgemma bench -m nano --presets reference,fast --quality"),
+    "tune": ("tune:tune", "dgemma tune -m diffusiongemma:nvfp4"),
     "config": ("config:config", ""),
 }
 

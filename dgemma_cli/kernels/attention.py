@@ -9,20 +9,20 @@ There is no 1/sqrt(d). The reference is ``model.cache.attend``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from dgemma_cli.kernels.cuts import Cut, cut_of
 from dgemma_cli.kernels.launch import architecture, require
 from dgemma_cli.kernels.planes import planar, rows_in, to_planes
 
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
+class Tiles(NamedTuple):
     """How a launch is cut: query rows and keys a tile, warps a program, loads in flight."""
 
     rows: int
@@ -47,6 +47,11 @@ def attend_canvas(
     q: [N, heads, d]; k, v: [kv_heads, capacity, d] with the canvas written at ``start``; first, start: int32 [1] on the
     device. d: a power of two from 16 to 512. Returns [N, heads * d], in ``planes``.
     """
+    if tiles is None and splits is None:
+        measured = cut_of(canvas_use(q.shape[0], q.shape[1], k.shape[0], q.shape[2]), q.device)
+        if measured is not None:
+            *sizes, splits = measured
+            tiles = Tiles(*sizes)
     return _attend(q, k, v, first, start, None, planes, out, tiles, splits)
 
 
@@ -86,6 +91,35 @@ def tiles_for(dim: int, card: int | None) -> Tiles:
 
 # The tiles for heads of 256 where several warps share an instruction.
 _OF_256 = {90: Tiles(128, 64, 8, 2), 100: Tiles(128, 32, 8, 2), 103: Tiles(128, 32, 8, 2)}
+# What may be faster, for cards whose blocks have 163 KB of shared memory and more, and for those with 99.
+_OTHERS = {
+    (256, True): ((64, 32, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 2)),
+    (512, True): ((32, 32, 4, 2), (32, 64, 8, 1), (64, 32, 8, 2), (64, 64, 8, 1), (64, 32, 8, 1)),
+    (256, False): ((64, 32, 4, 1), (32, 32, 4, 2), (64, 64, 8, 1), (128, 32, 8, 1)),
+    (512, False): ((32, 16, 4, 2), (32, 16, 4, 1), (16, 32, 4, 2), (32, 32, 8, 1)),
+}
+_ROOMY = (80, 90, 100, 103)
+SPLITS = (1, 2, 4, 8)  # ``_merge`` is compiled for each
+
+
+def canvas_use(tokens: int, heads: int, kv_heads: int, dim: int) -> str:
+    """The name of a canvas's attention (``cuts``); its cut is that of ``Tiles``, and how many parts of the keys."""
+    return f"attention {heads}/{kv_heads} heads of {dim} by {tokens}"
+
+
+def usual_cut(tokens: int, heads: int, kv_heads: int, dim: int, device: torch.device, card: int | None) -> Cut:
+    """How a canvas's attention is cut where that was not measured."""
+    tiles = tiles_for(dim, card)
+    programs = triton.cdiv(tokens, tiles.rows // (heads // kv_heads)) * kv_heads
+    return (*tiles, _splits(programs, device))
+
+
+def other_tiles(dim: int, card: int | None) -> list[Tiles]:
+    """Tiles that may be faster for heads of ``dim`` on a card."""
+    if card is None:
+        return [Tiles(32, 32, 4, 1)]
+    usual = tiles_for(dim, card)
+    return [Tiles(*other) for other in _OTHERS.get((dim, card in _ROOMY), ()) if other != usual]
 
 
 def _attend(
@@ -140,10 +174,8 @@ def _processors(device: torch.device) -> int:
 
 
 def _splits(programs: int, device: torch.device) -> int:
-    """As many parts of the keys as it takes to give every multiprocessor about one program: 1, 2, 4 or 8, since
-    ``_merge`` is compiled for each.
-    """
-    wanted = min(8, _processors(device) // programs)
+    """As many parts of the keys as it takes to give every multiprocessor about one program, of ``SPLITS``."""
+    wanted = min(SPLITS[-1], _processors(device) // programs)
     return 1 << max(0, wanted.bit_length() - 1)
 
 

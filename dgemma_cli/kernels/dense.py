@@ -32,7 +32,8 @@ def packed_linear(x: Tensor, matrix: Matrices, *, out: Tensor | None = None) -> 
     out = torch.empty(tokens, words.rows, dtype=x.dtype, device=x.device) if out is None else out
     if out.stride(1) != 1:
         raise ValueError("the numbers of an output row must lie side by side")
-    size, at_once = tile("dense", words.planes), tokens_in_tile("dense", tokens)
+    at_once = tokens_in_tile("dense", tokens)
+    size = tile("dense", words, at_once, x.device)
     # Programs that read the same weights come one after the other: a cache smaller than a matrix has them still.
     _linear[(triton.cdiv(tokens, at_once), triton.cdiv(words.rows, size.rows))](
         x, out, tokens, out.stride(0),

@@ -19,7 +19,7 @@ from torch import Tensor
 from dgemma_cli.kernels.grouping import Groups, group_by_expert
 from dgemma_cli.kernels.multiply import multiply, row_factors
 from dgemma_cli.kernels.planes import in_planes, planar, rows_in
-from dgemma_cli.kernels.tiles import interpreting, tile
+from dgemma_cli.kernels.tiles import Tile, interpreting, tile
 from dgemma_cli.kernels.unpack import SUM_FACTOR
 from dgemma_cli.kernels.words import Matrices, Words, planes_of, words_of
 
@@ -45,10 +45,10 @@ def grouped_gate_up(x: Tensor, gate_up: Matrices, groups: Groups, planes: int, *
     entries, inner = groups.order.numel(), words.rows // 2
     out = rows_in(planes, entries, inner, x, out)
     x = in_planes(x, words.planes, words.columns)
-    size, most = tile("grouped", words.planes), groups.tiles.shape[1]
+    size, most = tile("gate_up", words, groups.tile, x.device), groups.tiles.shape[1]
     _gate_up[(triton.cdiv(2 * inner, size.rows), most)](
         x, out, groups.order, groups.tiles, most, TOP_K=groups.top_k, INNER=inner, OUT_PLANES=planes,
-        **_arguments(words, groups.tile),
+        **_arguments(words, size, groups.tile),
     )  # fmt: skip
     return out
 
@@ -63,17 +63,16 @@ def grouped_down(
     words = words_of(down)
     entries, inner = groups.order.numel(), in_planes(inner, words.planes, words.columns)
     out = torch.empty(entries, words.rows, dtype=inner.dtype, device=inner.device) if out is None else out
-    size, most = tile("grouped", words.planes), groups.tiles.shape[1]
+    size, most = tile("down", words, groups.tile, out.device), groups.tiles.shape[1]
     _down[(triton.cdiv(words.rows, size.rows), most)](
         inner, out, groups.order, groups.tiles, weights.contiguous(), most, OUT=words.rows,
-        **_arguments(words, groups.tile),
+        **_arguments(words, size, groups.tile),
     )  # fmt: skip
     return out
 
 
-def _arguments(words: Words, tokens: int) -> dict[str, Any]:
+def _arguments(words: Words, size: Tile, tokens: int) -> dict[str, Any]:
     """What both kernels are told of the weights and of the tile."""
-    size = tile("grouped", words.planes)
     factors = 0 if words.factor is None else words.factor.numel() // words.count
     return {
         "codes_ptr": words.codes,

@@ -11,24 +11,25 @@ What speaks for a size, in the order of weight:
 - Compute capability 9.0 has ``wgmma`` for 4 warps and 64 rows; the weights go to it from registers. On 10.0 two warps
   keep to ``mma``: with four, Triton would carry the sums to tensor memory and back for every plane.
 
-None of this is measured yet: ``using`` is there to try others.
+None of this is measured yet: ``OTHERS`` are what ``dgemma tune`` measures beside it, and what it found comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+import torch
 import triton
 
+from dgemma_cli.kernels.cuts import cut_of
+from dgemma_cli.kernels.words import Words
+
+Kernel = Literal["gate_up", "down", "dense"]
 Kind = Literal["grouped", "dense"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
+class Tile(NamedTuple):
     """rows: of the weights, that a program works on; step: words of each row at a time; warps of a program; stages:
     steps that are loaded ahead, and the one at hand.
     """
@@ -55,12 +56,70 @@ _TILES: dict[tuple[Kind, int], dict[int, Tile]] = {
     ("dense", 1): {0: Tile(128, 32, 4, 3), 80: Tile(128, 64, 8, 3), 86: Tile(128, 64, 8, 2), 90: Tile(128, 64, 8, 3),
                    100: Tile(64, 64, 2, 3), 120: Tile(128, 64, 8, 2)},
 }  # fmt: skip
+# What may be faster, by the same keys: smaller tiles for more programs, wider ones for fewer rounds, more warps where
+# unpacking is what takes the time, more or fewer steps under way. Each compiles within the card's limits.
+_OTHERS: dict[tuple[Kind, int], dict[int, tuple[Tile, ...]]] = {
+    ("grouped", 4): {
+        0: (Tile(64, 32, 4, 3),),
+        80: (Tile(128, 32, 4, 3), Tile(128, 32, 4, 5), Tile(128, 32, 8, 4), Tile(64, 32, 4, 4), Tile(64, 32, 4, 5),
+             Tile(64, 32, 2, 4), Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+        86: (Tile(128, 32, 4, 4), Tile(128, 32, 8, 3), Tile(64, 32, 4, 3), Tile(64, 32, 4, 4), Tile(64, 32, 2, 3),
+             Tile(64, 32, 2, 4), Tile(64, 64, 4, 3)),
+        90: (Tile(128, 32, 4, 3), Tile(128, 32, 4, 5), Tile(128, 32, 8, 4), Tile(64, 32, 4, 4), Tile(64, 32, 4, 5),
+             Tile(64, 32, 2, 4), Tile(64, 64, 4, 3), Tile(128, 64, 8, 3)),
+        100: (Tile(64, 32, 2, 3), Tile(64, 32, 2, 5), Tile(64, 64, 2, 3), Tile(64, 64, 2, 4), Tile(32, 32, 2, 4),
+              Tile(32, 64, 2, 4)),
+        120: (Tile(128, 32, 4, 4), Tile(128, 32, 8, 3), Tile(64, 32, 4, 3), Tile(64, 32, 4, 4), Tile(64, 32, 2, 3),
+              Tile(64, 32, 2, 4), Tile(64, 64, 4, 3)),
+    },
+    ("grouped", 2): {
+        0: (Tile(64, 32, 4, 3),),
+        80: (Tile(128, 32, 4, 5), Tile(128, 32, 8, 4), Tile(64, 32, 4, 4), Tile(64, 32, 2, 4), Tile(64, 64, 4, 4),
+             Tile(64, 64, 2, 4), Tile(128, 64, 4, 4), Tile(128, 64, 8, 4)),
+        86: (Tile(128, 32, 4, 4), Tile(128, 32, 8, 3), Tile(64, 32, 4, 4), Tile(64, 32, 2, 4), Tile(64, 64, 4, 3),
+             Tile(64, 64, 2, 3), Tile(128, 64, 8, 3)),
+        90: (Tile(128, 32, 4, 4), Tile(128, 32, 4, 5), Tile(64, 32, 4, 5), Tile(64, 64, 4, 4), Tile(64, 64, 4, 5),
+             Tile(64, 64, 2, 4), Tile(128, 64, 4, 3), Tile(128, 64, 8, 4)),
+        100: (Tile(64, 32, 2, 5), Tile(64, 64, 2, 3), Tile(64, 64, 2, 4), Tile(32, 64, 2, 4)),
+        120: (Tile(128, 32, 4, 4), Tile(128, 32, 8, 3), Tile(64, 32, 4, 4), Tile(64, 32, 2, 4), Tile(64, 64, 4, 3),
+              Tile(64, 64, 2, 3), Tile(128, 64, 8, 3)),
+    },
+    ("grouped", 1): {
+        0: (Tile(64, 32, 4, 3),),
+        80: (Tile(128, 64, 4, 3), Tile(128, 64, 8, 4), Tile(128, 32, 4, 5), Tile(64, 64, 4, 4), Tile(64, 64, 4, 5),
+             Tile(64, 64, 2, 4), Tile(64, 128, 4, 3)),
+        86: (Tile(128, 64, 8, 3), Tile(128, 32, 4, 4), Tile(64, 64, 4, 3), Tile(64, 64, 4, 4), Tile(64, 64, 2, 4),
+             Tile(64, 32, 4, 5)),
+        90: (Tile(128, 64, 4, 3), Tile(128, 64, 8, 4), Tile(128, 32, 4, 5), Tile(64, 64, 4, 4), Tile(64, 64, 4, 5),
+             Tile(64, 64, 2, 4), Tile(64, 128, 4, 3)),
+        100: (Tile(64, 64, 2, 3), Tile(64, 64, 2, 5), Tile(64, 128, 2, 3), Tile(32, 128, 2, 3)),
+        120: (Tile(128, 64, 8, 3), Tile(128, 32, 4, 4), Tile(64, 64, 4, 3), Tile(64, 64, 4, 4), Tile(64, 64, 2, 4),
+              Tile(64, 32, 4, 5)),
+    },
+    ("dense", 4): {
+        0: (Tile(64, 32, 4, 3),),
+        80: (Tile(128, 32, 8, 4), Tile(128, 32, 8, 2), Tile(64, 32, 4, 3), Tile(64, 32, 8, 3), Tile(64, 32, 4, 4)),
+        86: (Tile(64, 32, 4, 2), Tile(64, 32, 4, 3), Tile(64, 32, 8, 3)),
+        90: (Tile(128, 32, 8, 4), Tile(128, 32, 8, 2), Tile(64, 32, 4, 3), Tile(64, 32, 4, 4), Tile(128, 64, 8, 2)),
+        100: (Tile(64, 32, 2, 4), Tile(64, 64, 2, 3), Tile(32, 32, 2, 4)),
+        120: (Tile(64, 32, 4, 2), Tile(64, 32, 4, 3), Tile(64, 32, 8, 3)),
+    },
+    ("dense", 2): {
+        0: (Tile(64, 32, 4, 3),),
+        80: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 3), Tile(128, 32, 8, 4), Tile(64, 64, 8, 3), Tile(64, 32, 4, 4)),
+        86: (Tile(128, 32, 8, 2), Tile(128, 32, 8, 3), Tile(64, 64, 8, 2), Tile(64, 32, 4, 3), Tile(64, 32, 4, 4)),
+        90: (Tile(128, 64, 8, 2), Tile(128, 32, 8, 3), Tile(128, 32, 8, 4), Tile(64, 64, 4, 3), Tile(64, 64, 4, 4),
+             Tile(64, 32, 4, 4)),
+        100: (Tile(64, 32, 2, 4), Tile(64, 64, 2, 3), Tile(32, 64, 2, 3)),
+        120: (Tile(128, 32, 8, 2), Tile(128, 32, 8, 3), Tile(64, 64, 8, 2), Tile(64, 32, 4, 3), Tile(64, 32, 4, 4)),
+    },
+    ("dense", 1): {0: ()},
+}  # fmt: skip
 # The most tokens of a program: more sums would not fit into the registers.
 _MOST_TOKENS: dict[Kind, dict[int, int]] = {
     "grouped": {0: 64, 80: 32, 90: 64, 100: 32},
     "dense": {0: 128, 100: 32, 120: 128},
 }
-_tried: dict[tuple[Kind, int], Tile] = {}
 
 
 def interpreting() -> bool:
@@ -68,9 +127,26 @@ def interpreting() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def tile(kind: Kind, planes: int) -> Tile:
-    """The tile for the GPU that kernels run on."""
-    return _tried.get((kind, planes)) or _for_this_gpu(_TILES[kind, planes])
+def use_of(kernel: Kernel, words: Words, tokens: int) -> str:
+    """The name of a use (``cuts``). tokens: that a program takes at once."""
+    return f"{kernel} {words.form} {words.rows}x{words.columns} by {tokens}"
+
+
+def tile(kernel: Kernel, words: Words, tokens: int, device: torch.device) -> Tile:
+    """The tile to work in on ``device``, where kernels run."""
+    measured = cut_of(use_of(kernel, words, tokens), device)
+    return usual_tile(kernel, words.planes) if measured is None else Tile(*measured)
+
+
+def usual_tile(kernel: Kernel, planes: int) -> Tile:
+    """The tile for the current GPU, where none was measured."""
+    return _for_this_gpu(_TILES[_kind(kernel), planes])
+
+
+def other_tiles(kernel: Kernel, planes: int) -> list[Tile]:
+    """Tiles that may be faster on the current GPU."""
+    usual, kind = usual_tile(kernel, planes), _kind(kernel)
+    return [other for other in _for_this_gpu(_OTHERS[kind, planes]) if other != usual]
 
 
 def tokens_in_tile(kind: Kind, rows: float) -> int:
@@ -88,13 +164,5 @@ def _for_this_gpu(table: dict[int, T]) -> T:
     return table[max(known for known in table if known <= capability)]
 
 
-@contextmanager
-def using(kind: Kind, planes: int, other: Tile) -> Iterator[None]:
-    """Work in another tile, for comparisons."""
-    before = _tried.copy()
-    _tried[kind, planes] = other
-    try:
-        yield
-    finally:
-        _tried.clear()
-        _tried.update(before)
+def _kind(kernel: Kernel) -> Kind:
+    return "dense" if kernel == "dense" else "grouped"

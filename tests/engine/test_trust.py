@@ -14,7 +14,7 @@ import torch
 from tape import Tape
 from torch import Tensor, nn
 
-from dgemma_cli.engine import trust
+from dgemma_cli.engine import trouble, trust
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.trust import proven
@@ -84,12 +84,23 @@ def test_it_is_compared_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             proven(other)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"a": "b"}', '{"a": {"network": 0.1}}', "\xff"])
+@pytest.mark.parametrize("content", ["", "[1]", "\xff"])
 def test_a_broken_file_is_written_anew(file: Path, content: str) -> None:
     file.parent.mkdir()
     file.write_text(content, encoding="latin-1")
     proven(fused())
     assert len(json.loads(file.read_text())) == 1
+
+
+@pytest.mark.parametrize("entry", ["b", None, {"network": 0.1}, {"network": "x", "recorded": True}])
+def test_a_broken_entry_counts_for_nothing(file: Path, entry: object) -> None:
+    proven(fused())
+    (key,) = json.loads(file.read_text())
+    file.write_text(json.dumps({key: entry, "another": None}))
+    model = fused()
+    proven(model)
+    assert model.kernels.endswith("0.0% from plain torch")
+    assert json.loads(file.read_text())[key]["recorded"] is True
 
 
 def test_without_a_place_to_remember(file: Path) -> None:
@@ -181,7 +192,7 @@ def test_a_device_that_does_not_recover(monkeypatch: pytest.MonkeyPatch) -> None
 
     model = fused(Breaks())
     monkeypatch.setattr(trust, "_key", lambda model: "")
-    monkeypatch.setattr(trust, "torch", SimpleNamespace(zeros=gone, OutOfMemoryError=torch.OutOfMemoryError))
+    monkeypatch.setattr(trouble, "torch", SimpleNamespace(zeros=gone))
     with pytest.raises(NoDevice, match="Triton's kernels broke off on cpu: RuntimeError: out of resource") as error:
         proven(model)
     assert error.value.hint == "Without Triton's kernels, slower: DGEMMA_KERNELS=reference"
