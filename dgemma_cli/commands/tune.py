@@ -28,10 +28,10 @@ def tune(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Measure which tiles the GPU's kernels are fastest in on this card, and remember them.
+    """Measure in which tiles this GPU is fastest, and remember them.
 
-    On the model's own weights; some minutes, most of them for the compiler. From the next start on the model works in
-    the fastest ones.
+    Its kernels take the model's weights a tile at a time; how large one is best hangs on the card. It takes some
+    minutes, most of them for the compiler. From the next start on the model works in the fastest ones.
     """
     if debug:
         os.environ["DGEMMA_DEBUG"] = "1"

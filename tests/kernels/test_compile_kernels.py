@@ -70,6 +70,16 @@ def test_a_step_fits(tmp_path: Path, target: int, words: list[str]) -> None:
     assert len(done.stdout.splitlines()) >= len(words)
 
 
+@pytest.mark.parametrize(("target", "words"), [(86, ["attention full", "dense int8"]), (90, ["dense nvfp4"])])
+def test_tiles_that_are_measured_fit(tmp_path: Path, target: int, words: list[str]) -> None:
+    """Those that ask most; without words the tool compiles all of them, for every card."""
+    done = run_tool(tmp_path, "--others", "--target", str(target), "--only", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({row["variant"] for row in rows}) >= 4 * len(words)
+    assert {row["target"] for row in rows} == {target}
+
+
 def test_prompts_of_different_lengths_share_what_is_compiled(tmp_path: Path) -> None:
     """Else whoever asks something new waits seconds for the compiler."""
     done = run_tool(tmp_path, "--target", "90", "--only", "prompt 300", "prompt 333")
