@@ -17,6 +17,7 @@ from dgemma_cli.terminal.environment import Environment
 if TYPE_CHECKING:
     from dgemma_cli.engine.tuning import Measured
     from dgemma_cli.kernels.cuts import Cut
+    from dgemma_cli.model.kernel_uses import Use
 
 
 def tune(
@@ -65,12 +66,12 @@ def tune(
     from dgemma_cli.engine.keys import card
     from dgemma_cli.engine.tiles import remember_tiles
 
-    def begin(use: tuning.Use) -> None:
+    def begin(use: Use) -> None:
         environment.say(f"{use.name}: {len(use.cuts)} tiles", dim=True)
 
     found = list(tuning.tune(session.model, begin))
     # Only now, when all is known: who interrupts it keeps what was remembered before.
-    if not remember_tiles(session.model, {each.use.name: each.chosen for each in found}):
+    if not remember_tiles(session.model.device, {each.use.name: each.chosen for each in found}):
         raise DiskError("The tiles cannot be remembered: the cache folder cannot be written.")
     for line in _dropped(found):
         environment.say(line, dim=True)

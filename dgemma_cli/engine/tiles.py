@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
+
 from dgemma_cli.engine import remembered
 from dgemma_cli.engine.keys import card, key_of
 from dgemma_cli.engine.remembered import TILES
@@ -29,12 +31,12 @@ def settle_tiles(model: FusedModel) -> None:
     if not uses:
         return
     entries = remembered.read(TILES)
-    cuts = _cuts(entries.get(_key(model)))
+    cuts = _cuts(entries.get(_key(model.device)))
     known = {use.name: cut for use in uses for cut in use.cuts if cut == cuts.get(use.name)}
     settle(model.device, known)
     if known:
         model.kernels += _MEASURED.format(len(known), len(uses))
-    elif any(_card_of(entry) == _name(model) for key, entry in entries.items() if key != _key(model)):
+    elif any(_card_of(entry) == _name(model.device) for key, entry in entries.items() if key != _key(model.device)):
         model.kernels += _OUTDATED
 
 
@@ -44,11 +46,13 @@ def tiles_in_use(model: FusedModel) -> dict[str, Cut]:
     return {name: cut for name, cut in cuts.items() if cut is not None}
 
 
-def remember_tiles(model: FusedModel, cuts: Mapping[str, Cut]) -> bool:
-    """For the next time it is loaded, beside those of other models. Whether they could be written."""
-    key = _key(model)
+def remember_tiles(device: torch.device, cuts: Mapping[str, Cut]) -> bool:
+    """What was measured on ``device``, for models that are loaded from now on, beside what is known of other uses.
+    Whether it could be written.
+    """
+    key = _key(device)
     before = _cuts(remembered.read(TILES).get(key))
-    entry = {"card": _name(model), "tiles": {name: list(cut) for name, cut in {**before, **cuts}.items()}}
+    entry = {"card": _name(device), "tiles": {name: list(cut) for name, cut in {**before, **cuts}.items()}}
     return remembered.remember(TILES, key, entry)
 
 
@@ -58,17 +62,17 @@ def drop_tiles(model: FusedModel) -> bool:
     if not cuts:
         return False
     unsettle(model.device, cuts)
-    remembered.forget(TILES, _key(model))
+    remembered.forget(TILES, _key(model.device))
     model.kernels = re.sub(_MEASURED.format(r"\d+", r"\d+"), "", model.kernels)
     return True
 
 
-def _key(model: FusedModel) -> str:
-    return key_of(model.device, _CODE)
+def _key(device: torch.device) -> str:
+    return key_of(device, _CODE)
 
 
-def _name(model: FusedModel) -> str:
-    return str(card(model.device))
+def _name(device: torch.device) -> str:
+    return str(card(device))
 
 
 def _cuts(entry: object) -> dict[str, Cut]:

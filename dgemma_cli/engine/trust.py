@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -130,7 +131,7 @@ def _key(model: FusedModel) -> str:
 
 def _read(key: str) -> _Known | None:
     """None if nothing is known, or what stands there is no good."""
-    entry = remembered.read(COMPARISONS).get(key)
+    entry: Any = remembered.read(COMPARISONS).get(key)
     try:
         return _Known(float(entry["network"]), entry["recorded"] is True)
     except (ValueError, TypeError, KeyError):

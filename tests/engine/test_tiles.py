@@ -51,21 +51,21 @@ def loaded() -> FusedModel:
 
 def test_what_is_remembered_is_worked_in_at_the_next_load(file: Path) -> None:
     assert loaded().kernels == "torch reference, a tape"
-    assert remember_tiles(fused(), {DOWN.name: OTHER})
+    assert remember_tiles(CPU, {DOWN.name: OTHER})
     model = loaded()
     assert tiles_in_use(model) == {DOWN.name: OTHER}
     assert cuts.cut_of(DOWN.name, CPU) == OTHER
     assert model.kernels == "torch reference, a tape" + MEASURED.format(1)
     # Of another model, or anew: what is known of other uses stays.
-    assert remember_tiles(model, {HEAD.name: USUAL, DOWN.name: THIRD, "another": USUAL})
+    assert remember_tiles(CPU, {HEAD.name: USUAL, DOWN.name: THIRD, "another": USUAL})
     assert loaded().kernels.endswith(MEASURED.format(2))
     assert cuts._settled == {CPU: {DOWN.name: THIRD, HEAD.name: USUAL}}
-    assert set(json.loads(file.read_text())[tiles._key(model)]["tiles"]) == {DOWN.name, HEAD.name, "another"}
+    assert set(json.loads(file.read_text())[tiles._key(CPU)]["tiles"]) == {DOWN.name, HEAD.name, "another"}
 
 
 @pytest.mark.parametrize("what", ["card", "code", "versions"])
 def test_tiles_of_another_card_or_of_other_code_are_not_used(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    remember_tiles(fused(), {DOWN.name: OTHER})
+    remember_tiles(CPU, {DOWN.name: OTHER})
     if what == "card":
         monkeypatch.setattr(tiles, "card", lambda device: ("another",))
         monkeypatch.setattr(keys, "card", lambda device: ("another",))
@@ -83,8 +83,8 @@ def test_tiles_of_another_card_or_of_other_code_are_not_used(monkeypatch: pytest
     "tile", [[1, 2, 3], [128.5, 32, 4, 3], "x", None, [[64], 32, 4, 4], [64, 32, 4, 40], {"rows": 64}]
 )
 def test_a_tile_that_nobody_would_try_is_not_used(file: Path, tile: object) -> None:
-    remember_tiles(fused(), {})
-    key = tiles._key(fused())
+    remember_tiles(CPU, {})
+    key = tiles._key(CPU)
     file.write_text(json.dumps({key: {"tiles": {DOWN.name: tile, HEAD.name: [64.0, 32, 4, 4]}}}))
     found = tiles_in_use(loaded())
     assert found == {HEAD.name: OTHER}
@@ -94,16 +94,16 @@ def test_a_tile_that_nobody_would_try_is_not_used(file: Path, tile: object) -> N
 @pytest.mark.parametrize("content", ["", "[1]", "\xff", '{"KEY": 3}', '{"KEY": {"tiles": [1]}}', '{"a": null}'])
 def test_a_broken_file_leaves_the_usual_tiles(file: Path, content: str) -> None:
     file.parent.mkdir()
-    file.write_text(content.replace("KEY", tiles._key(fused())), encoding="latin-1")
+    file.write_text(content.replace("KEY", tiles._key(CPU)), encoding="latin-1")
     assert tiles_in_use(loaded()) == {}
-    assert remember_tiles(fused(), {DOWN.name: OTHER})
+    assert remember_tiles(CPU, {DOWN.name: OTHER})
     assert tiles_in_use(loaded()) == {DOWN.name: OTHER}
 
 
 def test_a_model_keeps_its_tiles_when_another_one_is_loaded() -> None:
-    remember_tiles(fused(), {DOWN.name: OTHER})
+    remember_tiles(CPU, {DOWN.name: OTHER})
     first = loaded()
-    remember_tiles(first, {DOWN.name: THIRD, HEAD.name: OTHER})
+    remember_tiles(CPU, {DOWN.name: THIRD, HEAD.name: OTHER})
     settle_tiles(fused())
     assert tiles_in_use(first) == {DOWN.name: OTHER, HEAD.name: OTHER}
 
@@ -124,9 +124,9 @@ def test_kernels_are_compared_again_in_other_tiles(monkeypatch: pytest.MonkeyPat
     load()
     load()
     assert compared == [{}]
-    remember_tiles(fused(), {DOWN.name: OTHER, HEAD.name: USUAL})
+    remember_tiles(CPU, {DOWN.name: OTHER, HEAD.name: USUAL})
     assert load() == load() == "torch reference, a tape" + MEASURED.format(2) + ", 1.0% from plain torch"
-    remember_tiles(fused(), {DOWN.name: THIRD})
+    remember_tiles(CPU, {DOWN.name: THIRD})
     load()
     load()
     assert compared == [{}, {DOWN.name: OTHER, HEAD.name: USUAL}, {DOWN.name: THIRD, HEAD.name: USUAL}]
@@ -146,7 +146,7 @@ def test_tiles_that_are_wrong_in_a_model_are_forgotten(
         return Comparison(0.9, "differs")
 
     monkeypatch.setattr(trust, "compare", compare)
-    remember_tiles(fused(), {DOWN.name: OTHER})
+    remember_tiles(CPU, {DOWN.name: OTHER})
     monkeypatch.setenv("DGEMMA_KERNELS", "triton")
     told: list[str] = []
     model = fused()
@@ -159,11 +159,11 @@ def test_tiles_that_are_wrong_in_a_model_are_forgotten(
 
 def test_forgetting_all(file: Path) -> None:
     assert remembered.clear(remembered.TILES) == 0
-    remember_tiles(fused(), {DOWN.name: OTHER})
+    remember_tiles(CPU, {DOWN.name: OTHER})
     assert remembered.clear(remembered.TILES) == 1
     assert tiles_in_use(loaded()) == {}
 
 
 def test_without_a_place_to_remember(file: Path) -> None:
     file.parent.write_text("no folder")
-    assert not remember_tiles(fused(), {DOWN.name: OTHER})
+    assert not remember_tiles(CPU, {DOWN.name: OTHER})
