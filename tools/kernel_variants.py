@@ -222,7 +222,7 @@ def in_other_tiles(target: int) -> dict[str, Variant]:
         for other in tiles.other_tiles(kernel, words.planes):
             found[f"{name} {tuple(other)}"] = _trying(tiles.use_of(kernel, words, tokens), other, run)
     for name, (kv_heads, dim) in (("sliding", SLIDING), ("full", FULL)):
-        use = attention.canvas_use(CANVAS, HEADS, kv_heads, dim)
+        use = attention.canvas_use(CANVAS, HEADS, kv_heads, dim, 1)
         for sizes in attention.other_tiles(dim, target):
             for splits in (1, 4):
                 found[f"attention {name} {tuple(sizes)} in {splits}"] = _trying(
@@ -248,18 +248,20 @@ def _products() -> Iterator[tuple[str, tuple[tiles.Kernel, Words, int], Variant]
         yield f"down {form}", ("down", words_of(down), tokens), partial(_down, down)
     for form in ("nvfp4", "int8"):
         matrix, tokens = matrices(form, 1, 1, 4096, HIDDEN), tiles.tokens_in_tile("dense", CANVAS)
-        linear = partial(dense.packed_linear, empty(CANVAS, HIDDEN), matrix, planar=True)
+        linear = partial(dense.packed_linear, laid_out(CANVAS, planes_of(matrix)), matrix)
         yield f"dense {form}", ("dense", words_of(matrix), tokens), linear
 
 
 def _gate_up(matrix: Matrices) -> None:
     groups = grouping.group_by_expert(empty(CANVAS, TOP_K, dtype=torch.int32), EXPERTS)
-    grouped.grouped_gate_up(empty(CANVAS, HIDDEN), matrix, groups, planes_of(matrix), planar=True)
+    grouped.grouped_gate_up(laid_out(CANVAS, planes_of(matrix)), matrix, groups, planes_of(matrix))
 
 
 def _down(matrix: Matrices) -> None:
     groups = grouping.group_by_expert(empty(CANVAS, TOP_K, dtype=torch.int32), EXPERTS)
-    inner, weights = empty(CANVAS * TOP_K, INNER), empty(CANVAS, TOP_K, dtype=torch.float32)
+    count = planes_of(matrix)
+    inner = empty(CANVAS * TOP_K, INNER) if count == 1 else empty(CANVAS * TOP_K, count, INNER // count)
+    weights = empty(CANVAS, TOP_K, dtype=torch.float32)
     grouped.grouped_down(inner, matrix, groups, weights)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 import torch
@@ -22,9 +21,8 @@ from dgemma_cli.errors import UsageError
 from dgemma_cli.kernels.cuts import Cut, trying
 from dgemma_cli.kernels.operations import Matrices
 from dgemma_cli.kernels.placing import on
-from dgemma_cli.model.config import LayerConfig
 from dgemma_cli.model.fused import FusedModel
-from dgemma_cli.model.kernel_uses import Use, uses_of
+from dgemma_cli.model.kernel_uses import Attention, Use, uses_of
 from dgemma_cli.model.model import Model
 from dgemma_cli.model.programs import Calls, Graphs
 
@@ -120,7 +118,7 @@ def _measured(model: FusedModel, use: Use) -> Measured:
 def _differs(launch: Launch, expected: Tensor) -> str | None:
     """Why what is launched is not what the usual tile computes, if so."""
     launch(0).fill_(torch.nan)  # where the next launch writes
-    found, expected = launch(0).float(), expected.float()
+    found, expected = (rows.flatten(1).float() for rows in (launch(0), expected))
     distance = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
     if not bool(distance.isfinite().all()):
         return "not all that is to be written is written, or is a number"
@@ -131,7 +129,7 @@ def _differs(launch: Launch, expected: Tensor) -> str | None:
 def _launched(model: FusedModel, use: Use) -> tuple[int, Launch]:
     """How many launches to measure, and what makes them; each writes to the same place."""
     if use.kernel == "attention":
-        return _LAUNCHES, _attention(model, cast(LayerConfig, use.operands[0]))
+        return _LAUNCHES, _attention(model, cast(Attention, use.operands[0]))
     every = -(-use.launches // _LAUNCHES)
     matrices = cast(tuple[Matrices, ...], use.operands)[::every]
     if use.kernel == "dense":
@@ -153,13 +151,13 @@ def _dense(model: FusedModel, matrices: tuple[Matrices, ...]) -> Launch:
     of_words = words_of(matrices[0])
     x = to_planes(_random(model)(model.config.canvas_length, of_words.columns), of_words.planes)
     out = x.new_empty(len(x), of_words.rows)
-    return lambda index: packed_linear(x, matrices[index], planar=True, out=out)
+    return lambda index: packed_linear(x, matrices[index], out=out)
 
 
 def _routed(model: FusedModel, use: Use, matrices: tuple[Matrices, ...]) -> Launch:
     from dgemma_cli.kernels.grouped import grouped_down, grouped_gate_up
     from dgemma_cli.kernels.grouping import group_by_expert
-    from dgemma_cli.kernels.planes import to_planes
+    from dgemma_cli.kernels.planes import rows_in, to_planes
     from dgemma_cli.kernels.words import words_of
 
     config, of_words, random = model.config, words_of(matrices[0]), _random(model)
@@ -170,21 +168,22 @@ def _routed(model: FusedModel, use: Use, matrices: tuple[Matrices, ...]) -> Laun
     tokens = len(scores) if use.kernel == "gate_up" else experts.numel()
     x = to_planes(random(tokens, of_words.columns), of_words.planes)
     if use.kernel == "gate_up":
-        out = x.new_empty(experts.numel(), of_words.rows // 2)
-        return lambda index: grouped_gate_up(x, matrices[index], groups, of_words.planes, planar=True, out=out)
+        out = rows_in(of_words.planes, experts.numel(), of_words.rows // 2, x)
+        return lambda index: grouped_gate_up(x, matrices[index], groups, of_words.planes, out=out)
     out = x.new_empty(experts.numel(), of_words.rows)
     return lambda index: grouped_down(x, matrices[index], groups, weights, out=out)
 
 
-def _attention(model: FusedModel, layer: LayerConfig) -> Launch:
+def _attention(model: FusedModel, wanted: Attention) -> Launch:
     from dgemma_cli.kernels.attention import attend_canvas
+    from dgemma_cli.kernels.planes import rows_in
 
-    config, random = model.config, _random(model)
+    config, random, layer = model.config, _random(model), wanted.shape
     canvas, dim = config.canvas_length, layer.head_dim
     kept = config.sliding_window - 1 if layer.sliding else min(CONTEXT, config.max_context - canvas)
     q = random(canvas, layer.num_heads, dim) * dim**-0.25  # there is no 1/sqrt(d)
     keys = [random(layer.num_kv_heads, kept + canvas, dim) for _ in range(_LAUNCHES)]
     values = [random(layer.num_kv_heads, kept + canvas, dim) for _ in range(_LAUNCHES)]
     first, start = (torch.tensor([number], dtype=torch.int32, device=model.device) for number in (0, kept))
-    run = partial(attend_canvas, out=q.new_empty(canvas, layer.num_heads * dim))
-    return lambda index: run(q, keys[index], values[index], first, start)
+    out = rows_in(wanted.planes, canvas, layer.num_heads * dim, q)
+    return lambda index: attend_canvas(q, keys[index], values[index], first, start, wanted.planes, out)

@@ -48,7 +48,7 @@ def attend_canvas(
     device. d: a power of two from 16 to 512. Returns [N, heads * d], in ``planes``.
     """
     if tiles is None and splits is None:
-        measured = cut_of(canvas_use(q.shape[0], q.shape[1], k.shape[0], q.shape[2]), q.device)
+        measured = cut_of(canvas_use(q.shape[0], q.shape[1], k.shape[0], q.shape[2], planes), q.device)
         if measured is not None:
             *sizes, splits = measured
             tiles = Tiles(*sizes)
@@ -102,9 +102,9 @@ _ROOMY = (80, 90, 100, 103)
 SPLITS = (1, 2, 4, 8)  # ``_merge`` is compiled for each
 
 
-def canvas_use(tokens: int, heads: int, kv_heads: int, dim: int) -> str:
+def canvas_use(tokens: int, heads: int, kv_heads: int, dim: int, planes: int) -> str:
     """The name of a canvas's attention (``cuts``); its cut is that of ``Tiles``, and how many parts of the keys."""
-    return f"attention {heads}/{kv_heads} heads of {dim} by {tokens}"
+    return f"attention {heads}/{kv_heads} heads of {dim} by {tokens} in {planes}"
 
 
 def usual_cut(tokens: int, heads: int, kv_heads: int, dim: int, device: torch.device, card: int | None) -> Cut:

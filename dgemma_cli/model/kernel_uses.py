@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dgemma_cli.kernels.cuts import Cut
 from dgemma_cli.kernels.embedding import PackedEmbedding
@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 _TRITON = "Triton"  # the operations whose kernels work in tiles
 
 
+class Attention(NamedTuple):
+    """Of a layer: its shape, and in how many planes what it gives is wanted."""
+
+    shape: LayerConfig
+    planes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """name: by which ``kernels.cuts`` knows it. cuts: the usual one first, then those that may be faster. operands: of
-    each launch in a denoising step, matrices or the shape of a layer's attention.
+    each launch in a denoising step.
     """
 
     name: str
     kernel: Kernel | Literal["attention"]
     cuts: tuple[Cut, ...]
-    operands: tuple[Matrices, ...] | tuple[LayerConfig, ...]
+    operands: tuple[Matrices, ...] | tuple[Attention, ...]
 
     @property
     def launches(self) -> int:
@@ -76,14 +83,16 @@ def _attention(model: FusedModel) -> Iterator[Use]:
     from dgemma_cli.kernels.launch import architecture
 
     tokens, card = model.config.canvas_length, architecture(model.stack.norm.weight)
-    named: dict[str, list[LayerConfig]] = {}
-    for layer in model.config.layers:
+    named: dict[str, list[Attention]] = {}
+    for shape, layer in zip(model.config.layers, model.stack.layers, strict=True):
+        planes = model.operations.planes(layer.get_submodule("self_attn.o_proj"))
         # Layers with a window look at fewer keys: of two kinds with the same heads, the first one's is measured.
-        name = attention.canvas_use(tokens, layer.num_heads, layer.num_kv_heads, layer.head_dim)
-        named.setdefault(name, []).append(layer)
+        name = attention.canvas_use(tokens, shape.num_heads, shape.num_kv_heads, shape.head_dim, planes)
+        named.setdefault(name, []).append(Attention(shape, planes))
     for name, same in named.items():
-        heads, kv_heads, dim = same[0].num_heads, same[0].num_kv_heads, same[0].head_dim
-        usual = attention.usual_cut(tokens, heads, kv_heads, dim, model.device, card)
+        shape = same[0].shape
+        dim = shape.head_dim
+        usual = attention.usual_cut(tokens, shape.num_heads, shape.num_kv_heads, dim, model.device, card)
         sizes = [attention.tiles_for(dim, card), *attention.other_tiles(dim, card)]
         cuts = [(*size, splits) for size in sizes for splits in attention.SPLITS]
         yield Use(name, "attention", (usual, *(cut for cut in cuts if cut != usual)), tuple(same))

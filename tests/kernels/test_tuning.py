@@ -46,8 +46,6 @@ def timed(monkeypatch: pytest.MonkeyPatch, times: Callable[[int], list[float]]) 
     """Make times up: of so many cuts, milliseconds a recording."""
 
     def milliseconds(device: torch.device, parts: Sequence[Callable[[], object]], repetitions: int) -> list[float]:
-        for part in parts:
-            part()
         return times(len(parts))
 
     monkeypatch.setattr(tuning, "milliseconds", milliseconds)
@@ -66,12 +64,13 @@ def test_every_use_is_measured_and_the_fastest_tile_chosen(model: FusedModel, mo
         "gate_up nvfp4 64x64 by 16": 3,
         "down nvfp4 64x32 by 16": 3,
         "dense int8 211x64 by 16": 1,  # the head
-        "dense int8 128x64 by 16": 9,  # gate and up, of the self-conditioning too; queries of the full layer
+        "dense int8 256x64 by 16": 4,  # gate and up, of the self-conditioning too
         "dense int8 64x128 by 16": 5,
-        "dense int8 64x64 by 16": 4,
-        "dense int8 32x64 by 16": 5,  # keys and values
-        "attention 4/2 heads of 16 by 8": 2,
-        "attention 4/1 heads of 32 by 8": 1,
+        "dense int8 128x64 by 16": 2,  # queries, keys and values
+        "dense int8 64x64 by 16": 2,
+        "dense int8 160x64 by 16": 1,
+        "attention 4/2 heads of 16 by 8 in 2": 2,
+        "attention 4/1 heads of 32 by 8 in 2": 1,
     }
     for each in found:
         launches = 2 if each.use.kernel == "attention" else min(each.use.launches, 2)
@@ -199,7 +198,7 @@ def test_attention_is_the_same_in_every_tile_that_is_tried(device: torch.device,
     first, start = (torch.tensor([number], dtype=torch.int32, device=device) for number in (2, 19))
     cuts: list[Cut] = [(*sizes, 2) for card in (86, 90) for sizes in attention.other_tiles(dim, card)]
     expected = attention.attend_canvas(q, k, v, first, start, tiles=attention.Tiles(32, 32, 4, 1), splits=1)
-    use = attention.canvas_use(5, 4, 2, dim)
+    use = attention.canvas_use(5, 4, 2, dim, 1)
     for cut in dict.fromkeys(cuts):
         with trying(use, cut):
             found = attention.attend_canvas(q, k, v, first, start)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,21 +19,20 @@ from sim_machine import Machine
 from test_simulated_loops import PROMPT
 
 from dgemma_cli.commands import loading
-from dgemma_cli.engine import tuning
+from dgemma_cli.engine import tiles, tuning
 from dgemma_cli.engine.generate import generate
 from dgemma_cli.engine.options import Options
 from dgemma_cli.engine.tiles import settle_tiles, tiles_in_use
 from dgemma_cli.kernels import attention, cuts, fast
+from dgemma_cli.kernels import tiles as product_tiles
 from dgemma_cli.kernels.cuts import Cut
 from dgemma_cli.model.fused import FusedModel
-from dgemma_cli.model.kernel_uses import uses_of
+from dgemma_cli.model.kernel_uses import Use, uses_of
 from dgemma_cli.model.programs import Graphs
-
-Found = tuple[Machine, Path]
 
 
 @pytest.fixture
-def machine(gpus: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+def machine(gpus: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     """With nothing remembered, a small model to be loaded, and few tiles to be measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cuts, "_settled", {})
@@ -42,7 +41,18 @@ def machine(gpus: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     monkeypatch.setattr(tuning, "_LAUNCHES", 2)
     monkeypatch.setattr(tuning, "_ROUNDS", 1)
     monkeypatch.setattr(loading, "load_session", load)
-    yield gpus
+    measure(monkeypatch, "gate_up", "down", "dense", "attention")
+    return gpus
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, *kernels: str) -> None:
+    """A use of each kernel."""
+
+    def some(model: FusedModel) -> list[Use]:
+        return list({use.kernel: use for use in uses_of(model) if use.kernel in kernels}.values())
+
+    monkeypatch.setattr(tuning, "uses_of", some)
+    monkeypatch.setattr(tiles, "uses_of", some)
 
 
 def load(name: str, device: str, *_: object) -> SimpleNamespace:
@@ -87,7 +97,8 @@ def test_tune(machine: Machine, dgemma: Run, monkeypatch: pytest.MonkeyPatch, tm
     assert {"_gate_up", "_down", "_linear", "_attend_tile", "_merge"} <= machine.launched
 
     model = load("tiny", "cuda:1").model
-    fastest = {use.name: use.cuts[-1] for use in uses_of(model)}
+    fastest = {use.name: use.cuts[-1] for use in tuning.uses_of(model)}
+    assert len(fastest) == 4
     assert tiles_in_use(model) == fastest == {row["use"]: tuple(row["tile"]) for row in told["kernels"]}
     assert model.kernels == f"Triton, CUDA graphs, {len(fastest)} of {len(fastest)} tiles measured on this card"
     asked: set[tuple[str, Cut | None]] = set()
@@ -97,24 +108,24 @@ def test_tune(machine: Machine, dgemma: Run, monkeypatch: pytest.MonkeyPatch, tm
         asked.add((use, right(use, device)))
         return right(use, device)
 
-    for module in (attention, fast.attention, pytest.importorskip("dgemma_cli.kernels.tiles")):
+    for module in (attention, product_tiles):
         monkeypatch.setattr(module, "cut_of", cut_of)
     list(generate(model, PROMPT, Options(max_tokens=8, steps=1, seed=1)))
     assert set(fastest.items()) <= asked
 
+    measure(monkeypatch, "down")
     code, out, err = dgemma("tune", "-m", "tiny", "--device", "cuda:1")
     assert code == 0, err
     assert out.splitlines()[0].split() == ["KERNEL", "A", "STEP", "BEFORE", "AFTER", "TILE"]
-    assert any(
-        line.startswith("down nvfp4 64x32 by 16") and "64 x 32, 4 warps, 3 stages" in line for line in out.splitlines()
-    )
+    (down,) = [line for line in out.splitlines() if line.startswith("down nvfp4 64x32 by 16")]
+    assert down.endswith("64 x 32, 4 warps, 3 stages")
     assert out.splitlines()[-1].startswith("a step's products and attention: ")
     assert "Remembered." in err
 
 
 def test_interrupted(machine: Machine, dgemma: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What was remembered before is left as it is."""
-    monkeypatch.setattr(tuning, "uses_of", lambda model: [use for use in uses_of(model) if use.kernel == "down"])
+    measure(monkeypatch, "down")
     times(monkeypatch, lambda count: [2.0] * (count - 1) + [1.0])
     assert dgemma("tune", "-m", "tiny", "--device", "cuda:1").code == 0
     (file,) = (tmp_path / "cache").rglob("tiles.json")
