@@ -122,6 +122,12 @@ def _dense(form: str, tokens: int) -> None:
     def launches() -> None:
         dense.packed_linear(laid_out(tokens, planes_of(matrix)), matrix)
 
+    gate_up = matrices(form, 1, 1, 2 * DENSE, HIDDEN)
+
+    @variant(f"packed_gated {form} {tokens}")
+    def gated() -> None:
+        dense.packed_gated(laid_out(tokens, planes_of(gate_up)), gate_up, planes_of(gate_up))
+
 
 def _prompt(tokens: int) -> None:
     """What an encoder pass launches that is not as long as a canvas: for every length the same kernels."""
@@ -140,7 +146,7 @@ def _prompt(tokens: int) -> None:
             attention.attend_causal(q, cache, cache, start, window, 2, splits=2)
         of_router = empty(HIDDEN, dtype=torch.float32)
         x, _, read, _ = norms.residual_norms(x, x, weight, weight, weight, of_router, EPS, 2, 4)
-        gate.gated(empty(tokens, 2 * DENSE), 2)
+        dense.packed_gated(normed, matrices("int8", 1, 1, 2 * DENSE, HIDDEN), 2)
         shares, experts = router.route(empty(tokens, EXPERTS), TOP_K, empty(EXPERTS))
         routed = grouped.routed_products(read, shares, experts, gate_up, down)
         norms.combine(x, x, routed, weight, weight, weight, empty(1), weight, EPS, 2)
@@ -154,7 +160,7 @@ def _norms() -> None:
     x, weight = empty(CANVAS, HIDDEN), empty(HIDDEN)
     of_router = empty(HIDDEN, dtype=torch.float32)
     norms.rms_norm(x, None, EPS)
-    for dense_planes, routed_planes in ((1, 1), (1, 4), (2, 2), (2, 4), (4, 4)):
+    for dense_planes, routed_planes in ((1, 4), (2, 2), (2, 4)):
         norms.residual_norms(x, x, weight, weight, weight, of_router, EPS, dense_planes, routed_planes)
     for count in (1, 2, 4):
         norms.rms_norm(x, weight, EPS, count)

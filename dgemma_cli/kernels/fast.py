@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgemma_cli.kernels import attention, canvas, heads, norms, router, sampler
-from dgemma_cli.kernels.dense import packed_linear
+from dgemma_cli.kernels.dense import packed_gated, packed_linear
 from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.gate import gated
 from dgemma_cli.kernels.grouped import routed_products
@@ -64,7 +64,10 @@ class FastOperations:
     def mlp(self, x: Tensor, module: nn.Module) -> Tensor:
         gate_up, down = module.gate_up_proj, module.down_proj
         assert isinstance(gate_up, nn.Module) and isinstance(down, nn.Module)
-        return self.linear(gated(self.linear(x, gate_up), self.planes(down)), down)
+        planes = self.planes(down)
+        if isinstance(gate_up, PackedLinear):
+            return self.linear(packed_gated(x, gate_up.matrix, planes), down)
+        return self.linear(gated(self.linear(x, gate_up), planes), down)
 
     def experts(self, x: Tensor, module: nn.Module, weights: Tensor, experts: Tensor) -> Tensor:
         return routed_products(x, weights, experts, *expert_matrices(module))

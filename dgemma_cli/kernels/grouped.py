@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dgemma_cli.kernels.gate import alternating, gated_sums
 from dgemma_cli.kernels.grouping import Groups, group_by_expert
 from dgemma_cli.kernels.multiply import multiply, row_factors
 from dgemma_cli.kernels.planes import in_planes, planar, rows_in
@@ -110,9 +111,7 @@ def _gate_up(
     place = tl.load(tiles_ptr + most + tile) + tl.arange(0, TOKENS)
     taken = place < tl.load(tiles_ptr + 2 * most + tile)
     token = tl.load(order_ptr + place, mask=taken, other=0) // TOP_K
-    pair = tl.program_id(0) * (ROWS // 2) + tl.arange(0, ROWS) // 2
-    # A row past the end is read as the last one, and not stored.
-    row = tl.minimum(pair, INNER - 1) + (tl.arange(0, ROWS) % 2) * INNER
+    row = alternating(tl.program_id(0), INNER, ROWS)
     matrix = expert * (2 * INNER)
     sums = multiply(
         x_ptr, token, taken, codes_ptr + matrix * (COLUMNS // PLANES),
@@ -120,9 +119,7 @@ def _gate_up(
         FORM, COLUMNS, PLANES, GROUP_WORDS, ROWS, TOKENS, STEP, STAGES, PTX,
     )  # fmt: skip
     sums *= row_factors(factor_ptr + expert * FACTORS, row, FACTORS > 0, SPAN, DIVIDES, SUM_FACTOR)[:, None]
-    gate, up = sums.trans(1, 0).reshape(TOKENS, ROWS // 2, 2).split()
-    # The tanh form of gelu, as tanh(u) = 2 sigmoid(2 u) - 1 has it.
-    inner = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)) * up
+    inner = gated_sums(sums, ROWS, TOKENS)
     column = tl.program_id(0) * (ROWS // 2) + tl.arange(0, ROWS // 2)
     out = out_ptr + place[:, None] * INNER + planar(column, INNER, OUT_PLANES)[None, :]
     tl.store(out, inner.to(out_ptr.dtype.element_ty), mask=taken[:, None] & (column < INNER)[None, :])

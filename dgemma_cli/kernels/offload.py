@@ -79,24 +79,29 @@ class Ferry:
         self._places = places
         self._copier = copier
         self._tickets: list[Any] = []
+        self._turns = 0  # of the pass under way
 
     @contextmanager
-    def carrying(self) -> Iterator[None]:
-        """Around a pass: the first experts set off while the layers before them compute."""
+    def carrying(self, without: int = 0) -> Iterator[None]:
+        """Around a pass: the first experts set off while the layers before them compute. without: how many of the last
+        layers do without their experts.
+        """
+        self._turns = len(self._kept) - without
         free = self._copier.mark()  # behind the pass before, which may be using the places
-        self._tickets = [self._begin(turn, free) for turn in range(min(PLACES, len(self._kept)))]
+        self._tickets = [self._begin(turn, free) for turn in range(min(PLACES, self._turns))]
         try:
             yield
         finally:
             # Copies come one after another. One that nobody waited for, in a pass that was left before its end, must
             # not meet those of the next pass, which a recording may make on a stream of its own.
-            self._copier.wait(self._tickets[-1])
+            if self._tickets:
+                self._copier.wait(self._tickets[-1])
 
     def use(self, turn: int, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """``compute`` with the experts of layer number ``turn``, counted among those that are carried."""
         self._copier.wait(self._tickets[turn])
         found = compute(self._places[turn % PLACES])
-        if turn + PLACES < len(self._kept):
+        if turn + PLACES < self._turns:
             self._tickets.append(self._begin(turn + PLACES, self._copier.mark()))
         return found
 

@@ -132,7 +132,7 @@ class FusedModel(Model):
         *layers, last = self._layers
         with on(self.device):
             stream = self._begin(self._embed(ids), buffers)
-            with self.stack.carrying():
+            with self.stack.carrying(without=1):
                 for layer in layers:
                     stream = layer(stream, buffers, "encode")
                 last.keep(stream, buffers)

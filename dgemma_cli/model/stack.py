@@ -113,15 +113,15 @@ class Stack(nn.Module):
     def fill(self, x: Tensor, positions: Tensor, cache: KVCache) -> None:
         """As ``forward`` to encode, for the sake of the cache alone: of the last layer only its keys are computed."""
         parts = self._parts(x, positions)
-        with self.carrying():
+        with self.carrying(without=1):
             for index in range(len(self.layers) - 1):
                 parts = self._layer(index, parts, cache, "encode")
         _, keys, values = _heads(parts)
         cache.keep(len(self.layers) - 1, keys, values)
 
-    def carrying(self) -> AbstractContextManager[None]:
-        """Around the layers of a pass, which may need experts to be brought."""
-        return nullcontext() if self.ferry is None else self.ferry.carrying()
+    def carrying(self, without: int = 0) -> AbstractContextManager[None]:
+        """Around the layers of a pass, which may need experts to be brought; without those of so many at the end."""
+        return nullcontext() if self.ferry is None else self.ferry.carrying(without)
 
     def _parts(self, x: Tensor, positions: Tensor) -> list[Part]:
         team = current()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from packed_matrices import FORMATS, group, numbers
 from torch import Tensor
 
-from dgemma_cli.kernels.dense import packed_linear
+from dgemma_cli.kernels.dense import packed_gated, packed_linear
 from dgemma_cli.kernels.planes import to_planes
 from dgemma_cli.kernels.words import planes_of
 
@@ -30,6 +31,24 @@ def test_linear(device: torch.device, name: str, tokens: int, stack: int, rows: 
     assert wide[:, :3].isnan().all() and wide[:, -2:].isnan().all(), "nothing is written beside it"
     laid_out = to_planes(x.to(device), planes_of(matrix))
     assert torch.equal(packed_linear(laid_out, matrix.to(device)).cpu(), out.cpu())
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # of NumPy; it ends in 1 / inf
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("tokens", "stack", "rows"), [(37, 1, 192), (2, 2, 20)])
+def test_gated(device: torch.device, name: str, tokens: int, stack: int, rows: int) -> None:
+    """Gate and up stored in one matrix, or in a stack of two."""
+    matrix = FORMATS[name](1, stack, rows, 128 + 2 * group(name))
+    weights = numbers(matrix)[0]
+    x = normal(tokens, weights.shape[-1]) * 2 / (weights.square().mean() * weights.shape[-1]).sqrt()  # gelu bends there
+    x = x.bfloat16()
+    gate, up = (x.double() @ weights.T).chunk(2, dim=1)
+    expected = F.gelu(gate, approximate="tanh") * up
+    found = packed_gated(x.to(device), matrix.to(device))
+    tolerance = 1e-2 * expected.abs().mean().item()
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=2**-8, atol=tolerance)
+    laid_out = packed_gated(to_planes(x.to(device), planes_of(matrix)), matrix.to(device), 2)
+    assert torch.equal(laid_out, to_planes(found, 2))
 
 
 @pytest.mark.parametrize("planes", [1, 2, 4])

@@ -205,6 +205,20 @@ def test_the_order_of_copies(count: int) -> None:
         assert copier.order == expected
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_experts_that_nobody_uses_are_not_copied(count: int) -> None:
+    """Those of the last layer, where a pass ends with its keys; the next pass has them again."""
+    places = [Box(torch.nan), Box(torch.nan)]
+    copier = Watched(places)
+    ferry = Ferry([Box(float(turn)) for turn in range(count)], places, copier)
+    for without in (1, 0):
+        copier.order.clear()
+        with ferry.carrying(without):
+            for turn in range(count - without):
+                assert ferry.use(turn, lambda module: module.number.clone()) == turn  # type: ignore[operator]
+        assert copier.order == [("copy", turn) for turn in range(count - without)]
+
+
 def test_no_copy_is_under_way_behind_a_pass() -> None:
     """A recorded pass copies on a stream of its own: what an earlier pass left behind would meet it there."""
     places = [Box(torch.nan), Box(torch.nan)]
