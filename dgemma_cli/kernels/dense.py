@@ -76,12 +76,11 @@ def _linear(
 ):  # fmt: skip
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     # A row past the end is read as the last one, and not stored.
+    OUT: tl.constexpr = MATRIX_ROWS if GATED_PLANES == 0 else MATRIX_ROWS // 2
     if GATED_PLANES == 0:
-        OUT: tl.constexpr = MATRIX_ROWS
         column = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
         row = tl.minimum(column, OUT - 1)
     else:
-        OUT: tl.constexpr = MATRIX_ROWS // 2
         column = tl.program_id(1) * (ROWS // 2) + tl.arange(0, ROWS // 2)
         row = alternating(tl.program_id(1), OUT, ROWS)
     sums = multiply(
