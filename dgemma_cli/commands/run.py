@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dgemma_cli.catalog.known import DEFAULT
+from dgemma_cli.catalog.known import DEFAULT, names
 from dgemma_cli.commands.default_model import default_model
 from dgemma_cli.commands.dtype import Dtype
 from dgemma_cli.commands.fetch_missing import fetch_missing
@@ -202,6 +202,8 @@ def run(
         drafts=wants_live or jsonl or stats or record is not None,
     )
     said = read_prompt(prompt or [], environment)
+    if prompt and prompt[0] in names() and not (given(context, "model") or quiet):
+        environment.say(f"{prompt[0]} is read as the prompt's first word; as the model: -m {prompt[0]}", dim=True)
     if writer is None:
         model = model or default_model(environment, quiet)
         fetch_missing(model, environment, yes, quiet)

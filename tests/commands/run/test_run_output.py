@@ -30,6 +30,14 @@ def test_prompt_from_arguments_stdin_and_both(dgemma: Run, session: ScriptedSess
     assert asked == ["two words", "piped", "dashed", "piped\n\nasked", "asked", "--json"]
 
 
+def test_a_model_in_the_prompts_place_is_told(dgemma: Run, session: ScriptedSession) -> None:
+    told = "nano is read as the prompt's first word; as the model: -m nano\n"
+    assert dgemma("run", "nano", "hi") == Outcome(0, b"Hello, world.\n", told)
+    assert session.messages[-1].content == "nano hi"
+    for arguments in (["-q", "nano", "hi"], ["nano hi"], ["-m", "nano", "nano", "hi"], ["hi", "nano"]):
+        assert dgemma("run", *arguments).err == ""
+
+
 def test_a_system_prompt_comes_first(dgemma: Run, session: ScriptedSession) -> None:
     dgemma("run", "hi", "-s", "Be brief.")
     assert [(message.role, message.content) for message in session.messages] == [
