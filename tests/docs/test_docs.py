@@ -12,7 +12,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import make_docs
 import pytest
@@ -21,6 +23,8 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from dgemma_cli.commands.app import app
+from dgemma_cli.engine import events
+from dgemma_cli.terminal import entries
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +83,32 @@ def lines_with_dgemma(page: Path) -> Iterator[str]:
         for block in blocks(page, kind):
             for line in block.split("\n"):
                 yield from re.findall(r"(?:^|\$ |[|;&] )(dgemma [^|;&#]*)", line)
+
+
+def rows(page: str, heading: str) -> dict[str, set[str]]:
+    """The first table under a heading: what its first cells quote, and what the others do."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(heading)[2].partition("\n\n|")[2]
+    cells = [line.strip("|").partition("|") for line in text.partition("\n\n")[0].splitlines()]
+    quoted = re.compile(r"`(\w+)`")
+    return {name: set(quoted.findall(said)) for first, _, said in cells for name in quoted.findall(first)}
+
+
+def test_every_field_of_an_event_is_told() -> None:
+    told = rows("python.md", "## The events")
+    assert set(told) == {each.__name__ for each in get_args(events.Event)}
+    for each in get_args(events.Event):
+        assert {field.name for field in fields(each)} <= told[each.__name__]
+    assert set(get_args(events.StopReason)) <= told["Finished"]
+
+
+def test_every_key_of_json_is_told() -> None:
+    told = rows("json.md", "## `dgemma run --json`")
+    finish = {field.name for field in fields(entries.Finish)} - {"rest"}
+    assert set(told) == finish | {"schema", "model", "device", "dtype", "fit"}
+    lines = rows("json.md", "Every line has `event`")
+    for each in get_args(entries.Entry):
+        if each is not entries.Finish:
+            assert {field.name for field in fields(each)} <= lines[each.__name__.lower()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
