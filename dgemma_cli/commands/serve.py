@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -114,7 +115,7 @@ def serve(
             device=device,
             dtype=dtype.value,
             fit=parse_fit(fit),
-            reach=Reach(host, port, socket, _key(key_file, environment), origins or []),
+            reach=Reach(host, port, socket, _key(key_file, environment), [_origin(each) for each in origins or []]),
             keep=idle,
             parallel=parallel,
             queue=queue,
@@ -127,6 +128,14 @@ def serve(
         ),
         environment,
     )
+
+
+def _origin(text: str) -> str:
+    """As browsers send it: no path, not even a slash. Raises UsageError for what none of them would send."""
+    found = text.removesuffix("/")
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+", found):
+        raise UsageError(f"--cors-origin takes where pages come from, not {text!r}.", "Like https://page.example")
+    return found
 
 
 def _key(file: Path | None, environment: Environment) -> str | None:

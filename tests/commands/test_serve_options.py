@@ -29,6 +29,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["--socket", "here.sock", "--port", "1"], "--socket goes without"),
         (["--socket", "here.sock", "--host", "::1"], "--socket goes without"),
         (["--keep", "soon"], "keep must be a time"),
+        (["--cors-origin", "page.example"], "--cors-origin takes where pages come from, not 'page.example'."),
+        (["--cors-origin", "https://page.example/chat"], "--cors-origin takes where pages come from"),
         (["--api-key-file", "missing"], "missing cannot be read: No such file"),
         (["--api-key-file", "empty"], "empty is empty"),
         (["--api-key-file", "bytes"], "bytes cannot be read"),
@@ -48,6 +50,12 @@ def test_refused(
     assert main(["serve", "-m", "nano", *flags]) == 2
     assert told in capsys.readouterr().err
     assert held == []
+
+
+def test_origins_are_as_browsers_send_them(held: list[Any]) -> None:
+    given = ["https://page.example/", "http://localhost:3000", "*", "null"]
+    assert main(["serve", "-m", "nano", *(word for each in given for word in ("--cors-origin", each))]) == 0
+    assert held[0].reach.origins == ["https://page.example", *given[1:]]
 
 
 def test_the_extra_is_named_where_it_is_missing(
