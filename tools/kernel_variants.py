@@ -256,6 +256,9 @@ def _products() -> Iterator[tuple[str, tuple[tiles.Kernel, Words, int], Variant]
         matrix, tokens = matrices(form, 1, 1, 4096, HIDDEN), tiles.tokens_in_tile("dense", CANVAS)
         linear = partial(dense.packed_linear, laid_out(CANVAS, planes_of(matrix)), matrix)
         yield f"dense {form}", ("dense", words_of(matrix), tokens), linear
+        pair = matrices(form, 1, 1, 2 * DENSE, HIDDEN)
+        gated = partial(dense.packed_gated, laid_out(CANVAS, planes_of(pair)), pair, planes_of(pair))
+        yield f"gated {form}", ("gated", words_of(pair), tokens), gated
 
 
 def _gate_up(matrix: Matrices) -> None:

@@ -132,8 +132,8 @@ def _launched(model: FusedModel, use: Use) -> tuple[int, Launch]:
         return _LAUNCHES, _attention(model, cast(Attention, use.operands[0]))
     every = -(-use.launches // _LAUNCHES)
     matrices = cast(tuple[Matrices, ...], use.operands)[::every]
-    if use.kernel == "dense":
-        return len(matrices), _dense(model, matrices)
+    if use.kernel in ("dense", "gated"):
+        return len(matrices), _dense(model, use, matrices)
     return len(matrices), _routed(model, use, matrices)
 
 
@@ -143,13 +143,16 @@ def _random(model: FusedModel) -> Callable[..., Tensor]:
     return lambda *shape: torch.randn(shape, device=model.device, generator=generator).to(model.dtype)
 
 
-def _dense(model: FusedModel, matrices: tuple[Matrices, ...]) -> Launch:
-    from dgemma_cli.kernels.dense import packed_linear
-    from dgemma_cli.kernels.planes import to_planes
+def _dense(model: FusedModel, use: Use, matrices: tuple[Matrices, ...]) -> Launch:
+    from dgemma_cli.kernels.dense import packed_gated, packed_linear
+    from dgemma_cli.kernels.planes import rows_in, to_planes
     from dgemma_cli.kernels.words import words_of
 
     of_words = words_of(matrices[0])
     x = to_planes(_random(model)(model.config.canvas_length, of_words.columns), of_words.planes)
+    if use.kernel == "gated":
+        out = rows_in(of_words.planes, len(x), of_words.rows // 2, x)
+        return lambda index: packed_gated(x, matrices[index], of_words.planes, out=out)
     out = x.new_empty(len(x), of_words.rows)
     return lambda index: packed_linear(x, matrices[index], out=out)
 

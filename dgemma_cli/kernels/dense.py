@@ -35,13 +35,13 @@ def packed_linear(x: Tensor, matrix: Matrices, *, out: Tensor | None = None) -> 
     return out
 
 
-def packed_gated(x: Tensor, matrix: Matrices, planes: int = 1) -> Tensor:
+def packed_gated(x: Tensor, matrix: Matrices, planes: int = 1, *, out: Tensor | None = None) -> Tensor:
     """gelu(gate) * up, of x's dtype: [N, columns] or in ``planes_of(matrix)`` planes -> [N, I] in ``planes``.
 
     matrix: one, the I rows of gate above those of up.
     """
     words = words_of(matrix)
-    out = rows_in(planes, len(x), words.rows // 2, x)
+    out = rows_in(planes, len(x), words.rows // 2, x, out)
     _launch(x, words, out, words.rows // 2, planes)
     return out
 
@@ -52,7 +52,7 @@ def _launch(x: Tensor, words: Words, out: Tensor, out_stride: int, gated_planes:
         raise ValueError(f"one matrix is wanted, not {words.count}")
     tokens, x = len(x), in_planes(x, words.planes, words.columns)
     at_once = tokens_in_tile("dense", tokens)
-    size = tile("dense", words, at_once, x.device)
+    size = tile("gated" if gated_planes else "dense", words, at_once, x.device)
     # Programs that read the same weights come one after the other: a cache smaller than a matrix has them still.
     _linear[(triton.cdiv(tokens, at_once), triton.cdiv(words.rows, size.rows))](
         x, out, tokens, out_stride,

@@ -24,7 +24,7 @@ import triton
 from dgemma_cli.kernels.cuts import cut_of
 from dgemma_cli.kernels.words import Words
 
-Kernel = Literal["gate_up", "down", "dense"]
+Kernel = Literal["gate_up", "down", "dense", "gated"]
 Kind = Literal["grouped", "dense"]
 T = TypeVar("T")
 
@@ -165,4 +165,4 @@ def _for_this_gpu(table: dict[int, T]) -> T:
 
 
 def _kind(kernel: Kernel) -> Kind:
-    return "dense" if kernel == "dense" else "grouped"
+    return "dense" if kernel in ("dense", "gated") else "grouped"

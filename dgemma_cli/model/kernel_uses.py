@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from torch import nn
+
 from dgemma_cli.kernels.cuts import Cut
 from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.offload import OffloadedExperts
@@ -13,6 +15,7 @@ from dgemma_cli.kernels.operations import Matrices, expert_matrices
 from dgemma_cli.kernels.packed import PackedLinear
 from dgemma_cli.kernels.placing import on
 from dgemma_cli.model.config import LayerConfig
+from dgemma_cli.model.experts import MLP
 from dgemma_cli.model.fused import FusedModel
 
 if TYPE_CHECKING:
@@ -60,13 +63,19 @@ def _products(model: FusedModel) -> Iterator[Use]:
     config = model.config
     layers = [layer.get_submodule("experts") for layer in model.stack.layers]
     experts = [expert_matrices(layer) for layer in layers if not isinstance(layer, OffloadedExperts)]
-    dense = [module.matrix for module in model.modules() if isinstance(module, PackedLinear | PackedEmbedding)]
+    first: list[nn.Module] = [module.gate_up_proj for module in model.modules() if isinstance(module, MLP)]
+    dense = [
+        module.matrix
+        for module in model.modules()
+        if isinstance(module, PackedLinear | PackedEmbedding) and module not in first
+    ]
     routed = tiles.tokens_in_tile("grouped", config.canvas_length * config.top_k_experts / config.num_experts)
     at_once = tiles.tokens_in_tile("dense", config.canvas_length)
     kinds: list[tuple[Kernel, list[Matrices], int]] = [
         ("gate_up", [gate_up for gate_up, _ in experts], routed),
         ("down", [down for _, down in experts], routed),
         ("dense", list(dense), at_once),
+        ("gated", [module.matrix for module in first if isinstance(module, PackedLinear)], at_once),
     ]
     for kernel, matrices, tokens in kinds:
         named: dict[str, list[Matrices]] = {}

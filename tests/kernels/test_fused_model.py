@@ -71,6 +71,8 @@ def test_bfloat16_is_as_near_the_truth_as_the_plain_model(device: torch.device, 
 
 LAYERS = {
     "nvfp4": "TORCH heads attend merge TORCH norms TORCH gated TORCH",
+    "nvfp4-redhat": "TORCH heads attend merge TORCH norms linear linear",
+    "int4": "linear heads attend merge linear norms TORCH gated TORCH",
     "nvfp4+8bit": "linear heads attend merge linear norms linear linear",
 }
 

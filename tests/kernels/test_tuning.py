@@ -64,7 +64,7 @@ def test_every_use_is_measured_and_the_fastest_tile_chosen(model: FusedModel, mo
         "gate_up nvfp4 64x64 by 16": 3,
         "down nvfp4 64x32 by 16": 3,
         "dense int8 211x64 by 16": 1,  # the head
-        "dense int8 256x64 by 16": 4,  # gate and up, of the self-conditioning too
+        "gated int8 256x64 by 16": 4,  # gate and up, of the self-conditioning too
         "dense int8 64x128 by 16": 5,
         "dense int8 128x64 by 16": 2,  # queries, keys and values
         "dense int8 64x64 by 16": 2,
@@ -154,23 +154,29 @@ def test_plain_torch_has_no_tiles(model: FusedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "kind", "planes"),
+    ("form", "kernel", "planes"),
     [
-        ("nvfp4", "grouped", 4),
-        ("fp8", "grouped", 2),
-        ("bf16", "grouped", 1),
+        ("nvfp4", "gate_up", 4),
+        ("fp8", "gate_up", 2),
+        ("bf16", "gate_up", 1),
         ("nvfp4+8bit", "dense", 2),
         ("nvfp4+4bit", "dense", 4),
+        ("nvfp4+8bit", "gated", 2),
+        ("nvfp4+4bit", "gated", 4),
     ],
 )
 def test_products_are_the_same_in_every_tile_that_is_tried(
-    device: torch.device, form: str, kind: tiles.Kind, planes: int
+    device: torch.device, form: str, kernel: tiles.Kernel, planes: int
 ) -> None:
     """On some card; warps and stages are nothing to the interpreter."""
-    shapes = {(each.rows, each.step): each for others in tiles._OTHERS[kind, planes].values() for each in others}
+    shapes = {
+        (each.rows, each.step): each
+        for others in tiles._OTHERS[tiles._kind(kernel), planes].values()
+        for each in others
+    }
     assert len(shapes) > 2
     model = fused(form, device)
-    use = next(use for use in uses_of(model) if (use.kernel == "dense") == (kind == "dense") and _planes(use) == planes)
+    use = next(use for use in uses_of(model) if use.kernel == kernel and _planes(use) == planes)
     _, launch = tuning._launched(model, use)
     with trying(use.name, use.cuts[0]):
         expected = launch(0).clone()
