@@ -53,6 +53,7 @@ class FusedModel(Model):
         ] + [Norm(self.stack.norm.weight, 1)]
         self._first = norms[0]
         self._layers = [_FusedLayer(*each, operations) for each in zip(layers, norms[1:], strict=True)]
+        self._places = torch.arange(self.chunk, dtype=torch.float32, device=self.device)
         self._frequencies: dict[tuple[bool, int], Tensor] = {}
         for layer in self.config.layers:
             rotary = self.config.rotary_sliding if layer.sliding else self.config.rotary_full
@@ -139,7 +140,7 @@ class FusedModel(Model):
 
     def _begin(self, x: Tensor, buffers: Buffers) -> Stream:
         """Before the first layer. x: embeddings [N, hidden], whose positions are those behind the kept ones."""
-        positions = (buffers.length + torch.arange(len(x), device=x.device)).float()[:, None]
+        positions = (buffers.length + self._places[: len(x)])[:, None]  # whole numbers, exact in float32
         turns = {kind: positions * frequencies for kind, frequencies in self._frequencies.items()}
         angles = {kind: (turn.cos(), turn.sin()) for kind, turn in turns.items()}
         normed = self.operations.rms_norm(x, self._first.weight, self.config.rms_norm_eps, self._first.planes)
