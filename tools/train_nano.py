@@ -11,6 +11,7 @@ shipped files of it.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
 import time
@@ -74,7 +75,7 @@ def fuse_small_operations() -> None:
         (attention, "rms_norm", rms_norm),
         (experts, "rms_norm", rms_norm),
         (model_module, "rms_norm", rms_norm),
-        (attention, "rotate", torch.compile(rotary.rotate, dynamic=True)),
+        (attention, "rotate", torch.compile(inspect.unwrap(rotary.rotate), dynamic=True)),
         (nano_objective, "attention_weights", torch.compile(nano_objective.attention_weights, dynamic=True)),
         (reference, "gated", gated),
         (experts, "gated", gated),

@@ -5,6 +5,8 @@ Results lie in memory that was given, or in a scratch, where the next call overw
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,41 @@ def scaled(numbers: Tensor, scale: Tensor, scratch: Scratch) -> Tensor:
     values = scratch.take("values", shape, torch.float32).copy_(numbers)
     scratch.take("values", (*outer, groups, columns // groups), torch.float32).mul_(scale)
     return values
+
+
+@cache
+def quads(numbers: tuple[float, ...]) -> Tensor:
+    """What 16 bits stand for, four bfloat16 in an int64: ``numbers`` has what each nibble stands for. int64 [65536]."""
+    words = torch.arange(2**16, device="cpu")
+    nibbles = torch.stack([words >> place & 15 for place in (0, 4, 8, 12)], dim=-1)
+    table = torch.tensor(numbers, dtype=torch.bfloat16, device="cpu")[nibbles]
+    return table.view(torch.int64).flatten()
+
+
+def look_up(
+    codes: Tensor, scale: Tensor, table: Tensor, out: Tensor, words: Tensor, places: Tensor, wide: Tensor
+) -> None:
+    """Products of nibbles and scales, rounded once. For ``at_once``.
+
+    codes: uint16 [stack, n, columns / 4]; scale: float32, flat, one for every so many columns; table: of ``quads``.
+    out: bfloat16, flat, [stack * n * columns]; words: the same memory as int64. places: int64, wide: float32 of four
+    times as many, worked in: some rows at a time, so that what passes from one operation to the next stays in a CPU's
+    caches.
+    """
+    stack, n, quarter = codes.shape
+    rows = max(1, places.numel() // quarter)
+    groups = scale.numel() // (stack * n)
+    for at in range(stack):
+        for first in range(0, n, rows):
+            own = codes[at, first : first + rows]
+            begin, count = (at * n + first) * quarter, own.numel()
+            place = places[:count]
+            place.view_as(own).copy_(own)
+            torch.index_select(table, 0, place, out=words[begin : begin + count])
+            scales = scale[(at * n + first) * groups :][: count // quarter * groups].view(-1, 1)
+            values = wide[: 4 * count].view(scales.shape[0], -1)
+            found = out[4 * begin : 4 * (begin + count)].view_as(values)
+            found.copy_(values.copy_(found).mul_(scales))
 
 
 _FOUR, _FIVE, _SEVEN = (constant(places) for places in (4, 5, 7))

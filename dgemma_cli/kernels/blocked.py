@@ -7,13 +7,14 @@ products themselves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from dgemma_cli.kernels.reference import routed_experts
+from dgemma_cli.kernels.at_once import at_once
+from dgemma_cli.kernels.reference import routed_groups
 
 # oneDNN keeps the kernels that it made, each for one shape, which an expert's number of tokens is a part of. The usual
 # 1,024 are too few: they push each other out, and are made anew in every step. It reads this at its first product.
@@ -44,14 +45,15 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return found
 
 
+@at_once
 def gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """gelu(x @ gate.T) * (x @ up.T): [..., columns] -> [..., rows]. gate, up: blocked or plain.
 
     gelu and product are taken of the float32 sums while these are in registers: fewer passes, and fewer roundings than
     ``reference.gated`` of a product has.
     """
-    active = torch.ops.mkldnn._linear_pointwise.default(x, gate, None, "gelu", [], "tanh")
-    found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, active, up, None, "mul")
+    active = torch.ops.mkldnn._linear_pointwise(x, gate, None, "gelu", [], "tanh")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, active, up, None, "mul")
     return found
 
 
@@ -75,7 +77,7 @@ class BlockedMLP(nn.Module):
         self._expert = _Expert(gate_up, down, _TYPICAL_ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._expert(x)
+        return self._expert(x, None)
 
 
 class BlockedExperts(nn.Module):
@@ -90,10 +92,10 @@ class BlockedExperts(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
-        return routed_experts(x, weights, experts, len(self._experts), self._run)
+        return routed_groups(x, weights, experts, len(self._experts), self._run, 1)
 
-    def _run(self, expert: int, rows: Tensor) -> Tensor:
-        return self._experts[expert](rows)
+    def _run(self, experts: Sequence[int], x: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        return [self._experts[expert](x, own) for expert, own in zip(experts, rows, strict=True)]
 
 
 class _Expert:
@@ -103,5 +105,17 @@ class _Expert:
         self._gate, self._up = (blocked(weight, typical_rows) for weight in gate_up.chunk(2))
         self._down = blocked(down, typical_rows)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return linear(gated(x, self._gate, self._up), self._down)
+    def __call__(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        """x: [..., hidden]; rows: which of x [N, hidden], if not all."""
+        return _expert(x, rows, self._gate, self._up, self._down)
+
+
+@at_once
+def _expert(x: Tensor, rows: Tensor | None, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """``linear`` of ``gated``."""
+    if rows is not None:
+        x = x.index_select(0, rows)
+    active = torch.ops.mkldnn._linear_pointwise(x, gate, None, "gelu", [], "tanh")
+    inner = torch.ops.mkldnn._linear_pointwise(x, active, up, None, "mul")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(inner, down, None, "none", [], "")
+    return found

@@ -9,9 +9,18 @@ from torch import Tensor
 
 from dgemma_cli.kernels.bits import E4M3_UNIT, e4m3, e4m3_in_bfloat16, scaled
 from dgemma_cli.kernels.packed import Packed
+from dgemma_cli.kernels.packed_expert import Room, Stored, expert_with, room
 from dgemma_cli.kernels.scratch import Scratch
 
 _PER_UNIT = torch.tensor(1 / E4M3_UNIT, device="cpu")
+
+
+def decode(codes: Tensor, scale: Tensor, factor: Tensor, out: Tensor, words: Tensor, held: list[Tensor]) -> None:
+    """See ``packed_expert.decode``. The codes, exact, as in ``bits.e4m3_in_bfloat16``."""
+    count = codes.numel()
+    words[:count].view_as(codes).copy_(codes)
+    words[:count].bitwise_left_shift_(4).bitwise_and_(-30736)
+    out[:count].mul_(2.0**120)
 
 
 class FP8(Packed):
@@ -19,6 +28,9 @@ class FP8(Packed):
 
     Buffers: codes, E4M3 [rows, columns]; scale, float32 [rows, 1].
     """
+
+    run_expert = staticmethod(expert_with(decode))
+    scales_products = True
 
     codes: Tensor
     scale: Tensor
@@ -31,6 +43,14 @@ class FP8(Packed):
             columns,
             {"codes": ((rows, columns), torch.float8_e4m3fn), "scale": ((rows, 1), torch.float32)},
         )
+
+    def stored(self, index: int) -> Stored:
+        every = slice(0, self.rows)
+        (codes,), (scale,) = self._stored("codes", [index], every, torch.int8), self._stored("scale", [index], every)
+        return Stored(codes, scale, scale)
+
+    def room(self, most: int, scratch: Scratch) -> Room:
+        return room(scratch, most, torch.int16, [])
 
     def _fill(
         self, indices: Sequence[int], rows: slice, scratch: Scratch, dtype: torch.dtype

@@ -6,7 +6,7 @@ the weights ever exists. One file a format says how it is unpacked: ``nvfp4``, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dgemma_cli.kernels import blocked
 from dgemma_cli.kernels.crew import whole
+from dgemma_cli.kernels.packed_expert import Room, Stored
 from dgemma_cli.kernels.reference import gated, routed_groups
 from dgemma_cli.kernels.scratch import Scratch, scratch
 
@@ -40,6 +41,9 @@ class Packed(nn.Module):
     Every buffer is [count, stack, *shape], where shape is that of one stored matrix: what the file holds is copied into
     its place as it is. shapes: name of a buffer -> (shape, dtype).
     """
+
+    run_expert: Callable[..., Tensor] | None = None  # of ``packed_expert.expert_with``, for formats that have it
+    scales_products = False  # what that takes as ``scaled``
 
     codes: Tensor
 
@@ -102,6 +106,14 @@ class Packed(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.codes.device
+
+    def stored(self, index: int) -> Stored:
+        """Matrix ``index`` for ``run_expert``."""
+        raise NotImplementedError
+
+    def room(self, most: int, scratch: Scratch) -> Room:
+        """What ``run_expert`` works in, for ``most`` numbers at a time."""
+        raise NotImplementedError
 
     def _stored(self, name: str, indices: Sequence[int], rows: slice, dtype: torch.dtype | None = None) -> list[Tensor]:
         """What a buffer has for some rows of some matrices, [stack, n, ...] each. dtype: what its bytes are read as."""
@@ -193,18 +205,32 @@ class PackedExperts(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """x: [N, hidden]; weights, experts: [N, top_k]. Returns [N, hidden]."""
+        fast = x.dtype == torch.bfloat16 and x.is_cpu and blocked.available() and not torch.is_grad_enabled()
+        if fast and self.gate_up.run_expert is not None and type(self.gate_up) is type(self.down):
+            return routed_groups(x, weights, experts, self.down.count, self._run_at_once, 1)
         return routed_groups(x, weights, experts, self.down.count, self._run, self.gate_up.at_once)
 
-    def _run(self, experts: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
+    def _run_at_once(self, experts: Sequence[int], x: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        up, down, run = self.gate_up, self.down, self.gate_up.run_expert
+        assert run is not None
+        most = max(_TILE, 2 * up.columns, down.columns)
+        room = up.room(most, scratch(x.device))
+        return [
+            run(x, own, *up.stored(expert), *down.stored(expert), *room, most, up.scales_products)
+            for expert, own in zip(experts, rows, strict=True)
+        ]
+
+    def _run(self, experts: Sequence[int], x: Tensor, which: Sequence[Tensor]) -> list[Tensor]:
+        rows = [x.index_select(0, own) for own in which]
         inner: list[list[Tensor]] = [[] for _ in experts]
         for tiles in self.gate_up.tiles(experts, rows[0].dtype):
-            for found, x, tile in zip(inner, rows, tiles, strict=True):
-                found.append(_gated(x, tile))
+            for found, own, tile in zip(inner, rows, tiles, strict=True):
+                found.append(_gated(own, tile))
         outer: list[list[Tensor]] = [[] for _ in experts]
         inputs = [whole(found, dim=-1) for found in inner]
         for tiles in self.down.tiles(experts, rows[0].dtype):
-            for found, x, tile in zip(outer, inputs, tiles, strict=True):
-                found.append(tile.product(x))
+            for found, own, tile in zip(outer, inputs, tiles, strict=True):
+                found.append(tile.product(own))
         return [whole(found, dim=-1) for found in outer]
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgemma_cli.kernels.at_once import at_once
 from dgemma_cli.kernels.crew import current, whole
 
 
@@ -18,6 +19,7 @@ def gated(gate_up: Tensor) -> Tensor:
     return F.gelu(gate, approximate="tanh") * up
 
 
+@at_once
 def route(scores: Tensor, top_k: int, per_expert_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Choose experts from router scores [N, E]: softmax over all in float32, the ``top_k`` largest, made to sum to 1,
     times each expert's own scale. Returns weights (float32) and expert ids (int64), [N, top_k] each.
@@ -37,8 +39,8 @@ def routed_experts(
     host reads how many these are. The members of a crew take an expert each, those with most tokens first.
     """
 
-    def run_all(some: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
-        return [run(expert, own) for expert, own in zip(some, rows, strict=True)]
+    def run_all(some: Sequence[int], x: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        return [run(expert, x.index_select(0, own)) for expert, own in zip(some, rows, strict=True)]
 
     return routed_groups(x, weights, experts, count, run_all, 1)
 
@@ -48,10 +50,12 @@ def routed_groups(
     weights: Tensor,
     experts: Tensor,
     count: int,
-    run: Callable[[Sequence[int], Sequence[Tensor]], Sequence[Tensor]],
-    at_once: int,
+    run: Callable[[Sequence[int], Tensor, Sequence[Tensor]], Sequence[Tensor]],
+    most: int,
 ) -> Tensor:
-    """The same for a ``run`` that takes up to ``at_once`` experts and the rows of each, and gives their outputs."""
+    """The same for a ``run`` that takes up to ``most`` experts, x, and which of its rows go to each, and gives their
+    outputs.
+    """
     tokens, top_k = experts.shape
     flat, team = experts.flatten(), current()
     order = flat.argsort(stable=True)
@@ -60,9 +64,9 @@ def routed_groups(
     longest_first = sorted(rows_of, key=lambda expert: len(rows_of[expert]), reverse=True)
 
     def run_some(some: Sequence[int]) -> Sequence[Tensor]:
-        return run(some, [x.index_select(0, rows_of[expert]) for expert in some])
+        return run(some, x, [rows_of[expert] for expert in some])
 
-    groups = [longest_first[first : first + at_once] for first in range(0, len(longest_first), at_once)]
+    groups = [longest_first[first : first + most] for first in range(0, len(longest_first), most)]
     outputs = dict(zip(longest_first, chain.from_iterable(team.map(run_some, groups)), strict=True))
     by_expert = torch.cat([outputs[expert] for expert in rows_of])
     # Each token gathers its k outputs and sums them in a fixed order, in one pass: the same bits in every run.

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.at_once import at_once
 from dgemma_cli.kernels.reference import gated, route, routed_experts
 from dgemma_cli.model.config import ModelConfig
 from dgemma_cli.model.norm import rms_norm
@@ -37,8 +38,13 @@ class Router(nn.Module):
 
     def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """residual: [N, hidden]. Returns weights (float32) and expert ids, [N, top_k] each."""
-        scores = self.proj(rms_norm(residual, None, self.eps) * self.scale * self.root)
+        scores = self.proj(_scaled(rms_norm(residual, None, self.eps), self.scale, self.root))
         return route(scores, self.top_k, self.per_expert_scale)
+
+
+@at_once
+def _scaled(x: Tensor, scale: Tensor, root: float) -> Tensor:
+    return x * scale * root
 
 
 class Experts(nn.Module):

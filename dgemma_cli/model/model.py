@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.at_once import at_once
 from dgemma_cli.kernels.crew import crew, current, whole
 from dgemma_cli.model.cache import Apart, KVCache, Memory
 from dgemma_cli.model.config import ModelConfig
@@ -22,6 +23,12 @@ from dgemma_cli.model.stack import Stack
 T = TypeVar("T")
 
 _TILE = 1024  # ids whose logits for a canvas a CPU's second-level cache holds
+
+
+@at_once
+def _cap(out: Tensor, scores: Tensor, cap: float) -> Tensor:
+    """cap * tanh(scores / cap), by the far cheaper sigmoid; a tile stays in the cache for all passes over it."""
+    return out.copy_(scores).mul_(2 / cap).sigmoid_().mul_(2 * cap).sub_(cap)
 
 
 class SelfConditioning(nn.Module):
@@ -173,9 +180,7 @@ class Model(nn.Module):
 
         def tile(first: int) -> None:
             ids = slice(first, first + _TILE)
-            # cap * tanh(x / cap), by the far cheaper sigmoid; a tile stays in the cache for all passes over it.
-            own = logits[..., ids].copy_(embedding.scores(hidden, ids))
-            own.mul_(2 / cap).sigmoid_().mul_(2 * cap).sub_(cap)
+            _cap(logits[..., ids], embedding.scores(hidden, ids), cap)
 
         current().map(tile, range(0, self.config.vocab_size, _TILE))
         return logits

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dgemma_cli.kernels.at_once import at_once
+
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Normalise the last dimension of ``x`` to root mean square 1, times ``weight`` ([last]) if there is one.
@@ -21,6 +23,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return wide.to(x.dtype)
 
 
+@at_once
 def _in_place(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """The same in fewer passes over fewer copies."""
     wide = x.float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dgemma_cli.kernels.at_once import at_once
 from dgemma_cli.model.config import RotaryConfig
 
 
@@ -27,6 +28,7 @@ def angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     return turn.cos(), turn.sin()
 
 
+@at_once
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate ``x`` [B, T, heads, head_dim] by the angles; the result has the dtype of ``x``."""
     left, right = x.float().chunk(2, dim=-1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgemma_cli.kernels import bits, packed
+from dgemma_cli.kernels import bits, packed, packed_expert
 from dgemma_cli.kernels.embedding import PackedEmbedding
 from dgemma_cli.kernels.fp8 import FP8
 from dgemma_cli.kernels.int4 import Int4
@@ -70,6 +70,7 @@ def spread(found: Tensor, exact: Tensor) -> float:
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many values a tile has: one for all rows, and many."""
     monkeypatch.setattr(packed, "_TILE", request.param)
+    monkeypatch.setattr(packed_expert, "_AT_ONCE", 2 * request.param)  # 100: of the rows one or two
     return int(request.param)
 
 
