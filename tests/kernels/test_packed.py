@@ -122,9 +122,11 @@ def test_every_code() -> None:
 def test_products(name: str, tile: int) -> None:
     """A linear map and experts, against the same with the unpacked matrices, in float64."""
     x = torch.randn(19, 128, generator=torch.Generator().manual_seed(1))
-    linear = made(name, 1, 1, 24, 128)
-    exact = F.linear(x.double(), linear.unpack(0, torch.float32).double())
-    torch.testing.assert_close(PackedLinear(linear)(x).double(), exact, rtol=1e-5, atol=2e-5 * float(exact.abs().max()))
+    for stack in (1, 2):
+        linear = made(name, 1, stack, 24, 128)
+        exact = F.linear(x.double(), linear.unpack(0, torch.float32).double())
+        found = PackedLinear(linear)(x).double()
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=2e-5 * float(exact.abs().max()))
     gate_up, down = made(name, 5, 2, 64, 128), made(name, 5, 1, 128, 64)
     weights = torch.rand(19, 2, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(38).view(19, 2) % 4  # the last expert has no token
