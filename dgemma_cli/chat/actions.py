@@ -166,7 +166,9 @@ def file(chat: Chat, rest: str) -> None:
     except UnicodeDecodeError:
         raise UsageError(f"{path} is no UTF-8 text.") from None
     chat.attachments.append(Attachment(path.name, text))
-    chat.note(f"{path.name}: {len(data):,} bytes, {text.count(chr(10)):,} lines, goes with the next question")
+    count = len(text.splitlines())
+    size = f"{len(data):,} bytes, {count:,} line{'' if count == 1 else 's'}"
+    chat.note(f"{path.name}: {size}, goes with the next question")
 
 
 def copy(chat: Chat, rest: str) -> None:

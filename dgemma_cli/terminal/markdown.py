@@ -28,5 +28,10 @@ def rendered(environment: Environment, color: bool, text: str) -> str:
         file=screen, force_terminal=True, color_system="standard", no_color=not color, width=width, legacy_windows=False
     )
     # Links as plain text: the address of a terminal link is not seen by who clicks it.
-    console.print(Markdown(visible(text), hyperlinks=False))
+    document = Markdown(visible(text), hyperlinks=False)
+    for token in document.parsed:
+        for part in token.children or ():
+            if part.type == "softbreak":  # a model that ends a line means to: verses, addresses
+                part.type = "hardbreak"
+    console.print(document)
     return screen.getvalue()

@@ -50,6 +50,9 @@ def test_a_file_goes_with_the_next_question_only(going: Talk, tmp_path: Path) ->
     going.say("Sum up.")
     going.say("Thanks.")
     assert going.turns == [("notes.txt:\n\na\nb\n\n\nSum up.", "Fine."), ("Thanks.", "Fine.")]
+    (tmp_path / "one").write_text("no end")
+    going.say(f"/file {tmp_path / 'one'}")
+    assert "one: 6 bytes, 1 line, goes" in going.told()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for bad in (tmp_path / "none", tmp_path, tmp_path / "binary", ""):
         with pytest.raises(UsageError):

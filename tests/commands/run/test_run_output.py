@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,19 @@ def test_a_terminal_that_lacks_a_character_gets_a_question_mark(dgemma: Run, ses
     session.events = lambda: script(spell("é世"), canvas=8, steps=1)
     assert dgemma("run", "hi", "-q", stdout_is_terminal=True, encoding="latin-1").out == b"\xe9?\n"
     assert dgemma("run", "hi", "-q", encoding="latin-1").out == "é世\n".encode()
+
+
+def test_markdown_keeps_the_lines_of_a_verse(dgemma: Run, session: ScriptedSession) -> None:
+    session.events = lambda: script(spell("One line,\nand *another*.\n\n- an item\n  of two lines"), canvas=64)
+    shown = dgemma("run", "hi", "--markdown", "-q", "--no-color", stdout_is_terminal=True).out.decode()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert [line.rstrip() for line in plain.splitlines()] == [
+        "One line,",
+        "and another.",
+        "",
+        " • an item",
+        "   of two lines",
+    ]
 
 
 def test_markdown_is_rendered_on_a_terminal_only_and_stays_harmless(dgemma: Run, session: ScriptedSession) -> None:
