@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -89,21 +90,22 @@ def _measured(model: FusedModel, use: Use) -> Measured:
     usual, *others = use.cuts
     launches, launch = _launched(model, use)
 
-    def all_of_them() -> None:
-        for index in range(launches):
-            launch(index)
+    def all_of_them(cut: Cut) -> None:
+        with trying(use.name, cut):
+            for index in range(launches):
+                launch(index)
 
     executor = Graphs(model.device) if isinstance(model.executor, Graphs) else Calls()
     with trying(use.name, usual):
         expected = launch(0).clone()
-        runs = {usual: executor.record(all_of_them)}
+    runs = {usual: executor.record(partial(all_of_them, usual))}
     dropped: dict[Cut, str] = {}
     for cut in others:
         try:
             with trying(use.name, cut):
                 trouble = _differs(launch, expected)
-                if trouble is None:
-                    runs[cut] = executor.record(all_of_them)
+            if trouble is None:
+                runs[cut] = executor.record(partial(all_of_them, cut))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a compiler, a driver: whatever each of them may raise

@@ -16,11 +16,13 @@ from dgemma_cli.engine.tuning import tune
 from dgemma_cli.errors import UsageError
 from dgemma_cli.kernels import attention, fast, grouped, tiles
 from dgemma_cli.kernels.cuts import Cut, cut_of, settle, trying, unsettle
+from dgemma_cli.kernels.offload import CudaCopier
 from dgemma_cli.kernels.plain import PlainOperations
 from dgemma_cli.kernels.tiles import Tile
 from dgemma_cli.kernels.words import words_of
 from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.kernel_uses import Use, uses_of
+from dgemma_cli.model.offloading import offload
 from dgemma_cli.model.programs import Calls
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # of NumPy; it ends in 1 / inf
@@ -80,6 +82,13 @@ def test_every_use_is_measured_and_the_fastest_tile_chosen(model: FusedModel, mo
         assert (each.before, each.after) == (pytest.approx(5000 / launches), pytest.approx(3000 / launches))
 
 
+@pytest.mark.parametrize(("count", "launches"), [(2, 1), (3, 0)])
+def test_experts_in_the_host_s_memory_are_not_measured(model: FusedModel, count: int, launches: int) -> None:
+    offload(model.origin, count, CudaCopier.__new__(CudaCopier))
+    found = [use.launches for use in uses_of(model) if use.kernel in ("gate_up", "down")]
+    assert found == [launches] * (2 if launches else 0)
+
+
 def test_what_is_hardly_faster_is_noise(model: FusedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "down")
     timed(monkeypatch, lambda count: [5.0] * (count - 1) + [4.95])
@@ -87,9 +96,23 @@ def test_what_is_hardly_faster_is_noise(model: FusedModel, monkeypatch: pytest.M
     assert (found.chosen, found.after) == (found.usual, found.before)
 
 
-def test_times_are_true_ones(model: FusedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_tile_is_measured_in_turn_on_every_layer_s_weights(
+    model: FusedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a comparison of each, and a round that does not count; where launches are not recorded, too."""
+    launched: list[tuple[Cut | None, object]] = []
+    right = grouped.grouped_down
+
+    def down(x: Tensor, matrix: object, *rest: object, out: Tensor) -> Tensor:
+        launched.append((cut_of("down nvfp4 64x32 by 16", out.device), matrix))
+        return right(x, matrix, *rest, out=out)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grouped, "grouped_down", down)
     only(monkeypatch, "down")
     (found,) = tune(model)
+    (first, _, third), (usual, other) = found.use.operands, found.use.cuts
+    turn = [(cut, matrix) for cut in (usual, other) for matrix in (first, third)]
+    assert launched == [(usual, first), (other, first), (other, first), *turn, *turn]
     assert all(taken > 0 for taken in found.microseconds.values())
 
 
