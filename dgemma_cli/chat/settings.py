@@ -29,6 +29,7 @@ KNOBS: dict[str, Callable[[str], Number]] = {
     "t-min": float,
     "t-max": float,
     "entropy-bound": float,
+    "spacing": int,
     "stability": int,
     "confidence": float,
     "best-of": int,

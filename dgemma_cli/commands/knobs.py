@@ -64,6 +64,16 @@ BoundOption: TypeAlias = Annotated[
         show_default=_OWN,
     ),
 ]
+SpacingOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--spacing",
+        envvar="DGEMMA_SPACING",
+        metavar="N",
+        help="Accept also what is surest within N positions.",
+        show_default=_OWN,
+    ),
+]
 StabilityOption: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -24,7 +24,7 @@ from dgemma_cli.model.fused import FusedModel
 from dgemma_cli.model.programs import Executor, Run
 from dgemma_cli.model.static_cache import Buffers, StaticCache
 from dgemma_cli.sampling.draws import SeededDraws, pick_by_inverse_cdf
-from dgemma_cli.sampling.rules import Rules, settings
+from dgemma_cli.sampling.rules import SETTINGS, Rules, settings
 from dgemma_cli.sampling.statistics import predict
 
 # Steps launched before it is known whether they are wanted. With 1 the device never waits for the host, and a canvas
@@ -104,7 +104,7 @@ class Board:
         self._noise = both(torch.int64, steps + 1, canvas)
         self._uniform = both(torch.float32, steps, canvas)
         self._temperatures = both(torch.float32, steps)
-        self._settings = both(torch.int64, 6)
+        self._settings = both(torch.int64, SETTINGS)
         # What it tells of each step: in a row of its own, so that nothing is overwritten before it is read.
         self._drafts = both(torch.int64, steps, canvas)
         self._entropies = both(torch.float32, steps, canvas)

@@ -22,7 +22,8 @@ class Options:
     preset: a name in sampling.presets, or a preset of one's own: the policies, on which the settings below are laid.
     steps: cap on the denoising steps of a canvas. t_min, t_max: temperatures at the end and the start of ``horizon``
     steps; the reference preset ties the horizon to the cap.
-    entropy_bound: nats; stability: steps the draft must stay the same; confidence: mean entropy (nats) to stop.
+    entropy_bound: nats; spacing: positions (``sampling.acceptance``); stability: steps the draft must stay the same;
+    confidence: mean entropy (nats) to stop.
     repair: denoise a second time what has not settled at the cap, or runs in a loop, the rest of the block held.
     guard: cut off a loop that runs to the end of a block; end the reply where it comes back at once.
     best_of: canvases denoised side by side for each block; the surest is kept.
@@ -39,6 +40,7 @@ class Options:
     t_min: float | None = None
     t_max: float | None = None
     entropy_bound: float | None = None
+    spacing: int | None = None
     stability: int | None = None
     confidence: float | None = None
     best_of: int | None = None
@@ -67,6 +69,7 @@ class Options:
         check("t_min", 0, exclusive=True)
         check("t_max", 0, exclusive=True)
         check("entropy_bound", 0, exclusive=True)
+        check("spacing", 0)
         check("stability", 0)
         check("confidence", 0, exclusive=True)
         check("best_of", 1)

@@ -37,13 +37,14 @@ class Sampler:
         if t_max < t_min:
             raise UsageError(f"t-max {t_max:g} is below t-min {t_min:g}.")
         stability, confidence = int(choose("stability")), choose("confidence")
+        spacing = options.spacing if options.spacing is not None else preset.spacing or 0
         stopping: Stopping = StableAndConfident(stability, confidence)
         if preset.settled_reply:
             stopping = SettledReply(stability, confidence, preset.sure)
         return cls(
             steps=steps,
             schedule=LinearSchedule(t_min, t_max, options.horizon or preset.horizon or steps),
-            acceptance=EntropyBound(choose("entropy_bound")),
+            acceptance=EntropyBound(choose("entropy_bound"), spacing),
             stopping=stopping,
             best_of=options.best_of or preset.best_of,
         )

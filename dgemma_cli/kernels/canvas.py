@@ -30,7 +30,7 @@ def advance(
 ) -> tuple[Tensor, Tensor]:
     """Decide one step of C positions. To be called once a step, in order.
 
-    numbers: int64 [6] of ``sampling.rules.settings``; eos: int64 [E], ids that end a reply, at least one.
+    numbers: int64 [SETTINGS] of ``sampling.rules.settings``; eos: int64 [E], ids that end a reply, at least one.
     previous: int64 [C], the draft of the step before, -1 before the first; unchanged: int64 [C], in how many steps
     before that one, without a gap, a position's draft was the same: both are brought up to date.
     draft, picked, noise: int64 [C]; entropy: float32 [C], nats. canvas: int64 [C], becomes the next step's.
@@ -73,7 +73,21 @@ def _advance(
         theirs = _whole(tl.load(entropy_ptr + other, other < LENGTH, 0.0))[None, :]
         surer = (theirs < doubt[:, None]) | ((theirs == doubt[:, None]) & (other[None, :] < place[:, None]))
         before += tl.sum(tl.where(surer & (other[None, :] < LENGTH), theirs, 0), 1)
-    accepted = before <= tl.load(numbers_ptr)
+    accepted = (before <= tl.load(numbers_ptr)) & inside
+
+    # Also what is the surest of the refused far around. Accepted are the surest of all, up to the one with ``most``.
+    most = tl.max(tl.where(accepted, doubt, -1), 0)
+    latest = tl.max(tl.where(accepted & (doubt == most), place, -1), 0)
+    spacing = tl.load(numbers_ptr + 6)
+    beaten = tl.zeros((BLOCK,), tl.int32)
+    for chunk in range(0, LENGTH, CHUNK):
+        other = chunk + tl.arange(0, CHUNK)
+        theirs = _whole(tl.load(entropy_ptr + other, other < LENGTH, 0.0))[None, :]
+        surer = (theirs < doubt[:, None]) | ((theirs == doubt[:, None]) & (other[None, :] < place[:, None]))
+        refused = ((theirs > most) | ((theirs == most) & (other[None, :] > latest))) & (other[None, :] < LENGTH)
+        near = tl.abs(other[None, :] - place[:, None]) < spacing
+        beaten += tl.sum((surer & refused & near).to(tl.int32), 1)
+    accepted = accepted | ((spacing > 0) & (beaten == 0))
     tl.store(accepted_ptr + place, accepted, inside)
     picked = tl.load(picked_ptr + place, inside, 0)
     tl.store(canvas_ptr + place, tl.where(accepted, picked, tl.load(noise_ptr + place, inside, 0)), inside)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_cli.sampling.acceptance import Acceptance, EntropyBound
+from dgemma_cli.sampling.acceptance import Acceptance, EntropyBound, within
 from dgemma_cli.sampling.nats import whole
 from dgemma_cli.sampling.stopping import SettledReply, StableAndConfident, Stopping
 
+SETTINGS = 7  # numbers of ``settings``
 _NEVER = -1  # no id
 
 
@@ -31,15 +32,16 @@ def settings(acceptance: Acceptance, stopping: Stopping, room: int, canvas: int)
     else:
         raise TypeError(f"no rule for {type(stopping).__name__}")
     allowed = int(whole(stopping.confidence)) * canvas
-    return [int(whole(acceptance.bound)), allowed, int(whole(sure)), stopping.stability, settled, min(room, canvas)]
+    bound, spacing = int(whole(acceptance.bound)), acceptance.spacing
+    return [bound, allowed, int(whole(sure)), stopping.stability, settled, min(room, canvas), spacing]
 
 
 class Rules:
     """Decides by ``settings`` on a device, and remembers what it must of a canvas's steps. C positions.
 
-    numbers: int64 [6], written by others before the first step of a canvas. eos: the ids that end a reply, at least
-    one. previous: the draft of the last step; unchanged: in how many steps before that one, without a gap, a position's
-    draft was the same.
+    numbers: int64 [SETTINGS], written by others before the first step of a canvas. eos: the ids that end a reply, at
+    least one. previous: the draft of the last step; unchanged: in how many steps before that one, without a gap, a
+    position's draft was the same.
     """
 
     def __init__(self, numbers: Tensor, canvas: int, eos_ids: Sequence[int]) -> None:
@@ -56,15 +58,13 @@ class Rules:
 
     def accept(self, entropy: Tensor) -> Tensor:
         """As ``EntropyBound.accept``: nats [C] -> bool [C]."""
-        ascending, order = whole(entropy).sort(stable=True)
-        before = ascending.cumsum(0) - ascending
-        return torch.zeros_like(order, dtype=torch.bool).scatter(0, order, before <= self.numbers[0])
+        return within(entropy, self.numbers[0], self.numbers[6])
 
     def stop(self, draft: Tensor, entropy: Tensor) -> Tensor:
         """Whether the rule commits this draft, int64 [C], of these nats [C]: bool []. To be asked once a step, in
         order, since the draft is remembered.
         """
-        _, allowed, sure, stability, settled, room = self.numbers.unbind()
+        _, allowed, sure, stability, settled, room, _ = self.numbers.unbind()
         self.unchanged.copy_(torch.where(draft == self.previous, self.unchanged + 1, 0))
         self.previous.copy_(draft)
         doubts, length = whole(entropy), len(draft)

@@ -32,7 +32,8 @@ def cases(draw: st.DrawFn, few: bool) -> tuple[EntropyBound, Stopping, int, list
         for place in draw(st.lists(st.integers(0, length - 1), max_size=1)):
             draft[place] = draw(ids)
         steps.append((torch.tensor(draft), torch.tensor(draw(st.lists(NATS[few], min_size=length, max_size=length)))))
-    return EntropyBound(draw(bound)), stopping, draw(st.integers(1, length + 1)), steps
+    acceptance = EntropyBound(draw(bound), draw(st.sampled_from([0, 0, 1, 2, 3, 12, 100])))
+    return acceptance, stopping, draw(st.integers(1, length + 1)), steps
 
 
 class OnTheDevice:
@@ -82,7 +83,7 @@ def test_step_by_step(device: torch.device, few: bool) -> None:
 @pytest.mark.parametrize("length", [1, 16, 256])
 def test_canvases_as_long_as_the_real_one(device: torch.device, length: int) -> None:
     generator = torch.Generator().manual_seed(length)
-    stopping, acceptance = SettledReply(1, 0.005, 0.5), EntropyBound(0.1)
+    stopping, acceptance = SettledReply(1, 0.005, 0.5), EntropyBound(0.1, 12)
     found = OnTheDevice(device, length, rules.settings(acceptance, stopping, length, length))
     drafts: list[Tensor] = []
     draft = torch.randint(50, (length,), generator=generator)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dgemma_cli.sampling.acceptance import EntropyBound
 
@@ -38,3 +39,40 @@ def test_counts_what_stands_before_a_position() -> None:
     assert accepted.tolist() == [False, True, False, True]
     accepted = EntropyBound(0.13).accept(torch.tensor([0.5, 0.06, 3.0, 0.06]))
     assert accepted.tolist() == [True, True, False, True]
+
+
+def far_apart(values: list[float], bound: float, spacing: int) -> list[bool]:
+    """The definition of ``spacing``, position by position."""
+    accepted = EntropyBound(bound).accept(torch.tensor(values)).tolist()
+    refused = [place for place, taken in enumerate(accepted) if not taken]
+
+    def doubt(place: int) -> tuple[float, int]:
+        return values[place], place
+
+    for place in refused:
+        near = [other for other in refused if abs(other - place) < spacing]
+        if near and min(near, key=doubt) == place:
+            accepted[place] = True
+    return accepted
+
+
+few = st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.5, 1.0, 3.0]), min_size=1, max_size=40)
+
+
+@given(few, st.sampled_from([0.01, 0.1, 1.0]), st.integers(0, 12))
+def test_also_the_surest_far_around(values: list[float], bound: float, spacing: int) -> None:
+    assert EntropyBound(bound, spacing).accept(torch.tensor(values)).tolist() == far_apart(values, bound, spacing)
+
+
+def test_what_is_added_lies_so_far_apart() -> None:
+    def added(spacing: int) -> Tensor:
+        entropy = torch.rand(256, generator=torch.Generator().manual_seed(spacing)) + 0.2
+        both = EntropyBound(0.1).accept(entropy), EntropyBound(0.1, spacing).accept(entropy)
+        return (both[1] & ~both[0]).nonzero()[:, 0]
+
+    for spacing in (2, 5, 12):
+        places = added(spacing)
+        assert len(places) > 256 // spacing // 4
+        assert (places[1:] - places[:-1]).min() >= spacing
+    assert len(added(0)) == 0
+    assert len(added(1)) == 255  # all that the bound refuses

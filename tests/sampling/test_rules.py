@@ -12,6 +12,7 @@ from dgemma_cli.sampling.stopping import Progress, SettledReply, StableAndConfid
 
 C, EOS = 6, [1, 3]
 NATS = st.sampled_from([0.0, 1e-9, 0.001, 0.01, 0.1, 0.5, 2.0])
+ACCEPTANCES = st.builds(EntropyBound, st.sampled_from([0.0, 0.01, 0.11, 0.6, 9.0]), st.integers(0, 7))
 POLICIES = st.one_of(
     st.builds(StableAndConfident, st.integers(0, 3), st.sampled_from([0.001, 0.02, 0.1, 1.0])),
     st.builds(SettledReply, st.integers(0, 3), st.sampled_from([0.001, 0.02, 1.0]), st.sampled_from([0.0, 0.01, 0.5])),
@@ -19,12 +20,11 @@ POLICIES = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), stopping=POLICIES, bound=st.sampled_from([0.0, 0.01, 0.11, 0.6, 9.0]), room=st.integers(1, 9))
+@given(data=st.data(), stopping=POLICIES, acceptance=ACCEPTANCES, room=st.integers(1, 9))
 def test_the_same_decisions(
-    data: st.DataObject, stopping: StableAndConfident | SettledReply, bound: float, room: int
+    data: st.DataObject, stopping: StableAndConfident | SettledReply, acceptance: EntropyBound, room: int
 ) -> None:
-    acceptance = EntropyBound(bound)
-    numbers = torch.zeros(6, dtype=torch.int64)
+    numbers = torch.zeros(rules.SETTINGS, dtype=torch.int64)
     device = rules.Rules(numbers, C, EOS)
     for _ in range(2):  # a second canvas remembers nothing of the first
         numbers.copy_(torch.tensor(rules.settings(acceptance, stopping, room, C)))

@@ -70,7 +70,7 @@ def test_every_parameter_that_means_something() -> None:
 
 def test_every_knob_of_a_generation_can_be_asked_for() -> None:
     knobs = {"preset": "fast", "steps": 4, "horizon": 3, "t_min": 0.1, "t_max": 0.9, "entropy_bound": 0.2}
-    knobs |= {"stability": 2, "confidence": 0.01, "best_of": 2, "repair": True, "guard": False}
+    knobs |= {"stability": 2, "confidence": 0.01, "best_of": 2, "spacing": 5, "repair": True, "guard": False}
     options = chat(dgemma=knobs).options
     assert {key: getattr(options, key) for key in knobs} == knobs
     assert set(request._KNOBS) == set(knobs)  # a new one belongs into this test
