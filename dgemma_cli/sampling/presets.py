@@ -27,8 +27,8 @@ class Preset:
 PRESETS = {
     "reference": Preset(),
     "quality": Preset(settled_reply=True, horizon=48),
-    "balanced": Preset(settled_reply=True, sure=0.2, horizon=48),
-    "fast": Preset(settled_reply=True, sure=1.2, horizon=1),
+    "balanced": Preset(settled_reply=True, sure=0.2, horizon=48, spacing=12),
+    "fast": Preset(settled_reply=True, sure=1.2, horizon=48, spacing=8),
 }
 
 # The checkpoint's own settings are --preset reference.

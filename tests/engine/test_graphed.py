@@ -238,7 +238,7 @@ def test_the_loop_that_is_told_is_the_one_that_runs(
         return FusedModel.denoise(fused, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fused, "denoise", counted)
-    options = replace(options, seed=0, max_tokens=16, steps=3, stability=100)  # nothing settles by itself
+    options = replace(options, seed=0, max_tokens=16, steps=3, stability=100, spacing=0)  # nothing settles by itself
     before = tape.launches
     events = list(generate(fused, PROMPT, options))
     recorded = tape.launches - before
