@@ -139,7 +139,9 @@ def _chunk(
     for earlier, sample in pairwise(drawn):
         prompt, reply = conversation(sample, earlier, rng)
         ids = [*tokens.encode(reply), tokens.end]
-        rows.append((tokens.encode(prompt), ids, rng.randrange(-(-len(ids) // canvas))))
+        canvases = -(-len(ids) // canvas)
+        # Of two draws the earlier: a canvas that has read those before it is the easier one.
+        rows.append((tokens.encode(prompt), ids, min(rng.randrange(canvases), rng.randrange(canvases))))
     rows.sort(key=lambda row: (-(-_rest(row, canvas) // 16), len(row[0]) + len(row[1])))
     grouped = [collate(rows[i : i + size], canvas, tokens.pad, rng.random() < whole) for i in range(0, len(rows), size)]
     rng.shuffle(grouped)

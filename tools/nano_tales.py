@@ -1,8 +1,8 @@
 """Open-ended tales and poems: a grammar that draws them, and a parser that tells a sound one from any other text.
 
 A text is made of lines, each drawn from a few wordings; slots in braces are drawn once and then said again, in the same
-form or in another that follows from them (the hero's pronoun, one fruit less, the month after). So a text is sound if
-its words are in the grammar and agree over its whole length, and thousands of texts are a right answer to one prompt.
+form or in another that follows from them (one fruit less, the month after). So a text is sound if its words are in the
+grammar and agree over its whole length, and thousands of texts are a right answer to one prompt.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from typing import Any, TypeAlias
 from nano_sample import Draw, Sample
 from nano_words import ANIMALS, CITIES, COLOURS, DAYS, MONTHS, NAMES, UNITS
 
-HE = frozenset(("Adam", "Ben", "David", "Felix", "Hugo", "Jack", "Leo", "Oscar", "Paul", "Sam", "Tom", "Will"))
-PEOPLE = {"king": "he", "queen": "she", "boy": "he", "girl": "she"}
-NOUNS = (*ANIMALS, *PEOPLE)
 MOODS = ("young", "small", "tiny", "big", "happy", "sad")
 
-# What a slot may be. A hero is a name, or a noun with what it is like.
+# What a slot may be.
 POOLS: dict[str, tuple[str, ...]] = {
-    "hero": (*NAMES, *(f"{mood} {noun}" for noun in NOUNS for mood in MOODS)),
+    "name": tuple(NAMES),
+    "hero": tuple(f"{mood} {animal}" for animal in ANIMALS for mood in MOODS),
     "animal": tuple(ANIMALS),
     "city": tuple(CITIES),
     "town": tuple(CITIES),
@@ -32,28 +30,11 @@ POOLS: dict[str, tuple[str, ...]] = {
     "thing": ("book", "box", "cup", "hat", "key", "lamp", "letter", "map", "mirror", "stone"),
     "place": ("boat", "bridge", "chair", "door", "garden", "house", "river", "table"),
     "where": ("by", "near", "behind"),
-    "fruit": (
-        "apple",
-        "apricot",
-        "banana",
-        "fig",
-        "grape",
-        "kiwi",
-        "lemon",
-        "mango",
-        "melon",
-        "orange",
-        "pear",
-        "plum",
-    ),
+    "fruit": ("fig", "grape", "lemon", "mango", "melon", "pear", "plum"),
     "number": tuple(UNITS[3:13]),
     "month": tuple(MONTHS),
     "time": ("morning", "evening", "night", *DAYS),
 }
-
-
-def _named(hero: str) -> bool:
-    return hero in NAMES
 
 
 def _a(noun: str) -> str:
@@ -64,28 +45,16 @@ def _noun(hero: str) -> str:
     return hero.split()[-1]
 
 
-def _he(hero: str) -> str:
-    if _named(hero):
-        return "he" if hero in HE else "she"
-    return PEOPLE.get(_noun(hero), "it")
-
-
 def _same(word: str) -> str:
     return word
 
 
 # How a slot is said: what is drawn for it, and the form that follows.
 FORMS: dict[str, tuple[str, Callable[[str], str]]] = {pool: (pool, _same) for pool in POOLS} | {
-    "a_hero": ("hero", lambda hero: hero if _named(hero) else _a(hero)),
-    "A_hero": ("hero", lambda hero: hero if _named(hero) else _a(hero).capitalize()),
-    "The_hero": ("hero", lambda hero: hero if _named(hero) else f"The {hero}"),
-    "hero": ("hero", lambda hero: hero if _named(hero) else f"the {_noun(hero)}"),
-    "a_noun": ("hero", lambda hero: hero if _named(hero) else _a(_noun(hero))),
-    "he": ("hero", _he),
-    "He": ("hero", lambda hero: _he(hero).capitalize()),
+    "a_hero": ("hero", _a),
+    "The_hero": ("hero", lambda hero: f"The {hero}"),
     "an_animal": ("animal", _a),
     "An_animal": ("animal", lambda animal: _a(animal).capitalize()),
-    "Number": ("number", str.capitalize),
     "fewer": ("number", lambda number: UNITS[UNITS.index(number) - 1]),
     "month_after": ("month", lambda month: MONTHS[(MONTHS.index(month) + 1) % 12]),
 }
@@ -93,47 +62,46 @@ FORMS: dict[str, tuple[str, Callable[[str], str]]] = {pool: (pool, _same) for po
 Lines: TypeAlias = tuple[tuple[str, ...], ...]
 Slots: TypeAlias = dict[str, str]
 
+# All wordings of a line have equally many tokens, here and below: so a small model need not first find out where on the
+# canvas a line ends, which it can learn, but not in an hour.
 TALES: dict[str, Lines] = {
     "found": (
         ("{The_hero} and the {colour} {thing}\n\n",),
         (
-            "One {time} {a_hero} found a {colour} {thing} {where} the {place}.",
-            "One {time} {a_hero} went out and found a {colour} {thing} {where} the {place}.",
+            "One {time} {a_hero} saw a {colour} {thing} {where} the {place}.",
+            "One {time} {a_hero} looked at a {colour} {thing} {where} the {place}.",
         ),
-        (" {He} took the {thing} to {city}.", " With the {thing} {he} walked to {city}."),
-        (" There {he} met {an_animal}.", " In {city} {he} met {an_animal}."),
-        (' "That is my {thing}," said the {animal}.', " The {animal} was looking for the {thing}."),
+        (" It took the {thing} to {city}.", " It walked with the {thing} to {city}."),
+        (" There it met {an_animal}.", " In {city} it met {an_animal}."),
+        (" The {animal} was looking for the {thing}.", " The {animal} looked for its {colour} {thing}."),
         (
-            " So {hero} gave the {animal} the {colour} {thing} and came back from {city}.",
-            " So {hero} gave the {thing} to the {animal}, and they were friends from that day on.",
+            " So it gave the {animal} the {thing}, and they were friends.",
+            " So it gave the {animal} the {colour} {thing} and went back home.",
         ),
     ),
     "shared": (
-        ("{Number} {fruit}s\n\n",),
-        ("{A_hero} had {number} {fruit}s.", "Once {a_hero} had {number} {fruit}s."),
-        (" One {time} {an_animal} came by.", " One {time} {an_animal} came to the {colour} house."),
-        (' "I am hungry," said the {animal}.', " The {animal} was hungry and sad."),
-        (
-            " So {hero} gave it one {fruit}. Now {he} had {fewer} {fruit}s and a friend.",
-            " So {hero} gave the {animal} one of the {fruit}s, and then there were {fewer}.",
-        ),
+        ("{name} and the {animal}\n\n",),
+        ("{name} had {number} {fruit}s.", "{name} got {number} {fruit}s."),
+        (" One {time} {an_animal} came to the {place}.", " One {time} {an_animal} was at the {place}."),
+        (' "I am hungry," said the {animal}.', ' "I am sad," said the {animal}.'),
+        (" So {name} gave it a {fruit}.", " So {name} gave it one {fruit}."),
+        (" Now {name} had {fewer} {fruit}s and a friend.", " So {name} had {fewer} {fruit}s and a friend."),
     ),
-    "snow": (
-        ("{The_hero} and the {animal}\n\n",),
-        ("{A_hero} lived in {city}.", "Once {a_hero} lived in the city of {city}."),
-        (" In {month} there was snow, so {he} went to {town}.", " One day in {month} {he} walked to {town}."),
-        (" There {he} met {an_animal} with a {colour} {thing}.", " {An_animal} with a {colour} {thing} lived there."),
-        (' "Come with me," said {hero}.', ' "I am {a_noun}," {he} said. "Come with me."'),
-        (" They had {number} {fruit}s and ate one.", " They looked for {number} {fruit}s and ate one of them."),
+    "travelled": (
+        ("{name} and the {animal}\n\n",),
+        ("In {month} {name} went from {city} to {town}.", "One {month} {name} came from {city} to {town}."),
+        (" There was {an_animal} with a {colour} {thing}.", " There lived {an_animal} with a {colour} {thing}."),
+        (' "Come with me," said {name}.', ' "Come to {city}," said {name}.'),
+        (" They had {number} {fruit}s and ate one.", " They looked for {number} {fruit}s and ate one."),
         (
-            " In {month_after} they came back to {city} with {fewer} {fruit}s and the {colour} {thing}.",
-            " With {fewer} {fruit}s and the {thing} they went home from {town} to {city}.",
+            " In {month_after} they came back to {city} with {fewer} {fruit}s.",
+            " In {month_after} they went home to {city} with the {colour} {thing}.",
         ),
     ),
 }
 
 # Lines that rhyme, by their sound: how a poem may begin, how its first couplet ends, how its second begins and ends.
-# Lines of one place have equally many tokens, so that a poem need not first find out where its lines break.
+# Lines of one place have equally many tokens whatever they rhyme with.
 RHYMES: dict[str, Lines] = {
     "night": (
         ("{An_animal} came home to me at night\n", "{An_animal} looked for me all the night\n"),
@@ -222,17 +190,14 @@ def _allowed(owner: str, slots: Mapping[str, str]) -> list[str]:
 
 
 def drawn(rng: Random, *, poem: bool) -> Tale:
-    """A text; every choice is uniform, but a hero is as often a name as a noun."""
+    """A text; every choice is uniform."""
     kind = rng.choice(list(PLOTS[poem]))
     lines = [rng.choice(wordings) for wordings in PLOTS[poem][kind]]
     slots: Slots = {}
     for name in _SLOT.findall("".join(lines)):
         owner = FORMS[name][0]
         if owner not in slots:
-            allowed = _allowed(owner, slots)
-            if owner == "hero" and rng.random() < 0.5:
-                allowed = NAMES
-            slots[owner] = rng.choice(allowed)
+            slots[owner] = rng.choice(_allowed(owner, slots))
     return Tale(kind, slots, "".join(_said(line, slots) for line in lines))
 
 
@@ -292,9 +257,16 @@ def prompt_for(rng: Random, tale: Tale, *, poem: bool) -> tuple[str, str]:
     order = rng.choice(_POEM_ORDERS if poem else _TALE_ORDERS)
     if rng.random() < 0.4:
         return f"{order}.", ""
-    hero = tale.slots["animal" if poem else "hero"]
+    hero = _hero(tale)
+    if hero in NAMES:
+        return f"{order} about {hero}.", hero
     about = hero if rng.random() < 0.3 else _noun(hero)
-    return f"{order} about {about if _named(about) else _a(about)}.", about
+    return f"{order} about {_a(about)}.", about
+
+
+def _hero(tale: Tale) -> str:
+    """Whom a text is about: the one with a name or a mood, or the only animal there is."""
+    return next(tale.slots[owner] for owner in ("name", "hero", "animal") if owner in tale.slots)
 
 
 def sound(reply: str, about: str = "", *, poem: bool) -> bool:
@@ -302,8 +274,7 @@ def sound(reply: str, about: str = "", *, poem: bool) -> bool:
     tale = parsed(reply, poem=poem)
     if tale is None:
         return False
-    hero = tale.slots["animal" if poem else "hero"]
-    return about in ("", hero, _noun(hero))
+    return about in ("", _hero(tale), _noun(_hero(tale)))
 
 
 def _sample(rng: Random, family: str) -> Sample:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from nano_data import samples
 from nano_tales import FORMS, POOLS, RHYMES, Tale, drawn, parsed, sound
-from nano_words import CITIES, COLOURS, FRUITS, MONTHS, UNITS
+from nano_words import ANIMALS, CITIES, COLOURS, FRUITS, MONTHS, NAMES, UNITS
 from tokenizers import Tokenizer
 
 import dgemma_cli
@@ -61,16 +61,16 @@ def a_tale(kind: str, has: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "before", "after"),
     [
-        ("found", " He ", " She "),
+        ("found", " It ", " She "),
         ("found", " an owl", " a owl"),
         ("found", " a blue", " an blue"),
-        ("found", ", and they were friends from that day on.", "."),
+        ("found", ", and they were friends.", "."),
         ("shared", " and a friend.", " and a friend. The end."),
-        ("snow", "\n\n", "\n"),
-        ("snow", "One day in ", "One day at "),
-        ("snow", "In January they came back", "In February they came back"),
-        ("snow", "had three", "had four"),
         ("shared", "I am hungry", "I am happy"),
+        ("travelled", "\n\n", "\n"),
+        ("travelled", "In April ", "At April "),
+        ("travelled", "In January they", "In February they"),
+        ("shared", "had three", "had four"),
     ],
 )
 def test_a_broken_tale(kind: str, before: str, after: str) -> None:
@@ -81,31 +81,30 @@ def test_a_broken_tale(kind: str, before: str, after: str) -> None:
 
 def test_every_tale_agrees_with_itself() -> None:
     """Worked out again by patterns that know nothing of the grammar."""
-    animals, he, she, it = 0, 0, 0, 0
     for tale in texts(False):
         title, story = tale.text.split("\n\n")
-        pronouns = set(re.findall(r"\b(he|she|it)\b", re.sub(r" gave it | ate it ", " ", story.lower())))
-        hero = tale.slots["hero"].split()[-1]
-        assert len(pronouns) <= 1, tale.text
-        he, she, it = (n + (word in pronouns) for n, word in ((he, "he"), (she, "she"), (it, "it")))
-        animals += hero.islower()
+        hero = title.removeprefix("The ").split(" and ")[0]
+        assert hero in story
+        assert set(re.findall("|".join(NAMES), tale.text)) == ({hero} if hero in NAMES else set())
+        animals = set(re.findall("|".join(rf"\b{animal}\b" for animal in ANIMALS), tale.text))
+        assert len(animals) == (1 if hero in NAMES else 2)
         coloured = set(re.findall(rf"({'|'.join(COLOURS)}) (\w+)", story))
         assert len(coloured) <= 1
         if tale.kind == "found":
             assert coloured == {tuple(title.split()[-2:])}
         numbers = [UNITS.index(word) for word in re.findall("|".join(rf"\b{unit}\b" for unit in UNITS[2:]), story)]
-        if numbers:
-            assert len(numbers) == 2
+        assert len(numbers) == 2 or tale.kind != "shared"
+        if len(numbers) == 2:
             assert numbers[1] == numbers[0] - 1
         months = [MONTHS.index(word) for word in re.findall("|".join(MONTHS), story)]
         if len(months) > 1:
             assert months[1] == (months[0] + 1) % 12
         cities = re.findall("|".join(CITIES), story)
-        if tale.kind == "snow":
-            assert cities[0] == cities[-1] != cities[1]
+        if tale.kind == "travelled":
+            assert len(set(cities)) == 2
+            assert len(cities) < 4 or cities[0] == cities[-1]
         fruits = re.findall("|".join(rf"\b{fruit}" for fruit in FRUITS if fruit not in COLOURS), tale.text)
         assert len(set(fruits)) <= 1
-    assert min(animals, he, she, it) > MANY // 10
 
 
 ENDINGS = {
@@ -132,14 +131,14 @@ def test_every_poem_rhymes() -> None:
             assert {one, other} <= set(ENDINGS[sound_of])
 
 
-def test_lines_of_one_place_are_equally_long() -> None:
+@BOTH
+def test_texts_of_one_kind_are_equally_long(poem: bool) -> None:
     tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
-    for place in range(4):
-        sizes = set()
-        for tale in texts(True):
-            line = tale.text.split("\n")[place] + ("\n" if place < 3 else "")
-            sizes.add(len(tokenizer.encode(line).ids))
-        assert max(sizes) - min(sizes) <= 1, (place, sizes)  # "boats" is one token, "rivers" two
+    sizes: dict[str, set[int]] = {}
+    for tale in texts(poem, 1000):
+        sizes.setdefault("poem" if poem else tale.kind, set()).add(len(tokenizer.encode(tale.text).ids))
+    for kind, found in sizes.items():
+        assert max(found) - min(found) <= 1, (kind, found)  # "boats" is one token, "rivers" two; "August and" three
 
 
 def test_a_couplet_that_does_not_rhyme_is_refused() -> None:
