@@ -129,6 +129,10 @@ CANDIDATES: dict[str, Policy] = {
     "sure 0.5, horizon 16": Policy(_sure(0.5, 16)),
     "sure 2, horizon 1": Policy(_sure(2.0, 1)),
     # What is accepted.
+    "sure 0.2, no spacing": Policy(_sure(0.2, 48)),
+    "sure 0.2, spacing 8": Policy(_sure(0.2, 48, spacing=8)),
+    "sure 0.2, spacing 16": Policy(_sure(0.2, 48, spacing=16)),
+    "sure 1.2, spacing 12": Policy(_sure(1.2, 48, spacing=12)),
     "balanced, bound 0.3": Policy("balanced", {"entropy_bound": 0.3}),
     "balanced, bound 1": Policy("balanced", {"entropy_bound": 1.0}),
     "balanced, likelier than 0.9": _balanced(accepting(Likely(0.9))),

@@ -11,7 +11,7 @@ class Preset:
 
     settled_reply: stop by the kept positions (SettledReply), not by the whole canvas. sure: its nats for stopping
     without a confirming step. steps: the cap. horizon: steps of the temperature schedule; ``None`` ties it to the cap.
-    best_of: canvases denoised side by side.
+    spacing: of the acceptance (EntropyBound). best_of: canvases denoised side by side.
     """
 
     settled_reply: bool = False
