@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dgemma_cli.kernels.launch import require
 
-_CHUNK = 16  # positions that all others are compared with at once
+_CHUNK = 8  # positions that all others are compared with at once
 
 
 def advance(
