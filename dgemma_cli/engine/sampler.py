@@ -37,7 +37,7 @@ class Sampler:
         if t_max < t_min:
             raise UsageError(f"t-max {t_max:g} is below t-min {t_min:g}.")
         stability, confidence = int(choose("stability")), choose("confidence")
-        spacing = options.spacing if options.spacing is not None else preset.spacing or 0
+        spacing = preset.spacing if options.spacing is None else options.spacing
         stopping: Stopping = StableAndConfident(stability, confidence)
         if preset.settled_reply:
             stopping = SettledReply(stability, confidence, preset.sure)

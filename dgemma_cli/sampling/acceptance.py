@@ -36,11 +36,13 @@ class EntropyBound:
 
     def accept(self, entropy: Tensor, probabilities: Tensor | None = None) -> Tensor:
         """entropy: nats, [C]; the probabilities are not looked at. Returns a bool mask, [C]."""
-        return within(entropy, whole(self.bound), torch.tensor(self.spacing, device=entropy.device))
+        return within(entropy, whole(self.bound), torch.tensor(self.spacing))
 
 
 def within(entropy: Tensor, bound: Tensor, spacing: Tensor) -> Tensor:
-    """``EntropyBound.accept`` for a bound in whole units and a spacing, int64 [] each, that only the device knows."""
+    """``EntropyBound.accept`` for a bound in whole units and a spacing, int64 [] each, on the host or known to the
+    device alone.
+    """
     ascending, order = whole(entropy).sort(stable=True)  # of equally sure positions the first is the surer
     before = ascending.cumsum(0) - ascending
     place = torch.arange(len(order), device=order.device)

@@ -19,7 +19,7 @@ class Preset:
     steps: int | None = None
     horizon: int | None = None
     entropy_bound: float | None = None
-    spacing: int | None = None
+    spacing: int = 0
     confidence: float | None = None
     best_of: int = 1
 
